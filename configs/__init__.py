@@ -1,0 +1,1 @@
+"""The YAML a user edits, and `configs.schema`, which validates it."""
