@@ -210,7 +210,7 @@ class PolicyConfig(_Model):
     inference_steps: int = Field(default=10, ge=1, le=100)
 
 
-_Config = TypeVar("_Config", bound=_Model)
+_Config = TypeVar("_Config", bound=BaseModel)
 
 
 def load_rig(name_or_path: str | Path) -> RigConfig:
@@ -228,12 +228,17 @@ def load_policy(name_or_path: str | Path) -> PolicyConfig:
     return _load(PolicyConfig, "policies", name_or_path)
 
 
-def available(kind: Literal["rigs", "tasks", "policies"]) -> list[str]:
+def load_config(model: type[_Config], *, kind: str, name_or_path: str | Path) -> _Config:
+    """A configuration whose schema another package owns: ``configs/KIND/NAME.yaml`` or a file. Raises `ConfigError`."""
+    return _load(model, kind, name_or_path)
+
+
+def available(kind: str) -> list[str]:
     """Names that can be given for a kind of configuration."""
     return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
 
 
-def _load(model: type[_Config], kind: Literal["rigs", "tasks", "policies"], name_or_path: str | Path) -> _Config:
+def _load(model: type[_Config], kind: str, name_or_path: str | Path) -> _Config:
     given = str(name_or_path)
     path = Path(given) if "/" in given or given.endswith((".yaml", ".yml")) else CONFIGS / kind / f"{given}.yaml"
     if not path.is_file():
@@ -266,7 +271,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _explain(path: Path, error: ValidationError, model: type[_Model]) -> str:
+def _explain(path: Path, error: ValidationError, model: type[BaseModel]) -> str:
     lines = [f"{path}: {error.error_count()} setting(s) are not allowed:"]
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
@@ -279,7 +284,7 @@ def _explain(path: Path, error: ValidationError, model: type[_Model]) -> str:
     return "\n".join(lines)
 
 
-def _allowed_keys(model: type[_Model], location: tuple[int | str, ...]) -> list[str]:
+def _allowed_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     current: Any = model
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:

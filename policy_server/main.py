@@ -1,0 +1,202 @@
+"""The command behind `launch/serve`: read a policy's configuration, load it, serve it until a signal comes."""
+
+import json
+import logging
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+import uvicorn
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.panel import Panel
+from rich.table import Table
+
+from configs.schema import ConfigError, PolicyConfig, load_policy
+from policy_server.app import ServerSettings, create_app
+from policy_server.metrics import Metrics, Outcome
+from policy_server.pi0 import checkpoint
+from policy_server.pi0.config import ModelConfigError
+from policy_server.pi0.policy import Policy
+from policy_server.worker import InferenceWorker
+
+SHUTDOWN_TIMEOUT_S = 3
+
+
+class StartError(RuntimeError):
+    """The server can't start. One line: what was expected, what was found, what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Serve a policy over openpi's websocket protocol. Ctrl-C or SIGTERM ends it."""
+
+    policy: str = "nano"
+    """Name of a file in configs/policies, or path to a YAML file."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = 8000
+    """TCP port; 0 takes a free one."""
+    api_key: str | None = None
+    """Clients must then send 'Authorization: Api-Key KEY'."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ..., or auto: cuda where there is one."""
+    threads: int = 1
+    """Processor threads that the model may use."""
+    seed: int = 0
+    """Starts the noise that chunks grow from."""
+    max_message_mib: int = 16
+    """Larger requests are refused."""
+    max_waiting: int = 8
+    """Requests of all clients that may wait for the model."""
+    max_wait_s: float = 2.0
+    """A request that has waited longer is refused instead of computed."""
+    max_connections: int = 64
+    """Clients at a time."""
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    """At the end, write what was served to this file."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 after a clean end, 1 if the server could not start or its policy could not run."""
+    options = tyro.cli(Options, args=arguments, prog="launch/serve")
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)], force=True
+    )
+    try:
+        return serve(options, console=console)
+    except (StartError, ConfigError, ModelConfigError, checkpoint.CheckpointError) as error:
+        console.print(f"launch/serve: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+
+
+def serve(options: Options, *, console: Console) -> int:
+    """Listen, load, serve. Raises `StartError` and the errors of configuration and checkpoint."""
+    torch.set_num_threads(_at_least("--threads", options.threads, 1))
+    settings = ServerSettings(
+        api_key=options.api_key or None, max_connections=_at_least("--max-connections", options.max_connections, 1)
+    )
+    config = load_policy(options.policy)
+    listener = _bind(options.host, options.port)
+    with listener:
+        policy = load(config, device=_device(options.device))
+        worker = InferenceWorker(
+            policy,
+            seed=options.seed,
+            max_waiting=_at_least("--max-waiting", options.max_waiting, 1),
+            max_wait_s=options.max_wait_s,
+        )
+        metrics = Metrics()
+        failed: list[bool] = []
+
+        def on_failure() -> None:
+            failed.append(True)
+            server.should_exit = True
+
+        app = create_app(worker, settings, metrics=metrics, on_failure=on_failure)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                ws_max_size=_at_least("--max-message-mib", options.max_message_mib, 1) << 20,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+                log_config=None,
+                log_level="warning",
+            )
+        )
+        _announce(console, policy, address=f"ws://{options.host}:{listener.getsockname()[1]}")
+        # uvicorn hands a signal on after its clean shutdown; that must not kill the process a second time.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[listener])
+    if options.json_file is not None:
+        _write_result(options.json_file, policy, metrics)
+    if failed:
+        console.print("launch/serve: the policy could not run; see the log above", style="bold red")
+    return 1 if failed else 0
+
+
+def load(config: PolicyConfig, *, device: torch.device) -> Policy:
+    """The policy that a configuration describes: its checkpoint, or its preset with random weights."""
+    if config.checkpoint is None:
+        return checkpoint.random_policy(config.preset, seed=config.seed, steps=config.inference_steps, device=device)
+    return checkpoint.load_policy(Path(config.checkpoint), steps=config.inference_steps, device=device)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise StartError(f"--port: expected 0 to 65535, found {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise StartError(f"--host {host}: this is no address to listen on: {error.strerror}") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"can't listen on {host}:{port}: {error.strerror}; is another server running there? Choose another --port"
+        ) from None
+    return listener
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise StartError(f"--device: expected auto, cpu or cuda, found {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise StartError(f"--device {name}: no CUDA device was found; use --device cpu")
+    return device
+
+
+def _at_least(option: str, value: int, lowest: int) -> int:
+    if value < lowest:
+        raise StartError(f"{option}: expected at least {lowest}, found {value}")
+    return value
+
+
+def _announce(console: Console, policy: Policy, *, address: str) -> None:
+    contract = policy.contract
+    table = Table(show_header=False, box=None)
+    for name, value in (
+        ("policy", contract.policy),
+        ("address", address),
+        ("device", str(policy.device)),
+        ("parameters", f"{sum(p.numel() for p in policy.model.parameters()) / 1e6:.2f} M"),
+        ("checkpoint", contract.checkpoint_digest[:16]),
+        (
+            "actions",
+            f"{contract.interface.horizon} x {len(contract.interface.action_names)} at {contract.interface.fps:g} Hz",
+        ),
+        ("images", f"{len(contract.interface.image_keys)} of {contract.image_size[0]} x {contract.image_size[1]} px"),
+    ):
+        table.add_row(name, value)
+    console.print(Panel(table, title="policy server", expand=False))
+    if not contract.trained:
+        warning = "RANDOM WEIGHTS. This policy has learned nothing: its actions are small and mean nothing."
+        console.print(Panel(warning, title="NOT TRAINED", style="bold yellow", expand=False))
+
+
+def _write_result(path: Path, policy: Policy, metrics: Metrics) -> None:
+    contract = policy.contract
+    result = {
+        "policy": {"name": contract.policy, "trained": contract.trained, "digest": contract.checkpoint_digest},
+        "requests": {outcome.value: metrics.requests_with(outcome) for outcome in Outcome},
+    }
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""LeRobot v3 data sets as training samples, without lerobot."""

@@ -1,0 +1,85 @@
+"""Pictures of a data set at the policy's size: decoded on demand, or once into a cache that every process maps."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from policy_server.pi0.images import resize_with_pad
+from policy_server.training.data.lerobot import DatasetError, EpisodeInfo, LeRobotTables
+from policy_server.training.data.video import VideoPool
+
+Progress = Callable[[int, int], None]
+
+
+class FrameSource:
+    """Frames of a data set's cameras, turned if they are stored upside down, resized and padded to a square."""
+
+    def __init__(self, tables: LeRobotTables, *, size_px: int, half_turn: bool) -> None:
+        self._tables = tables
+        self._size_px = size_px
+        self._half_turn = half_turn
+        self._videos = VideoPool()
+        self._cached: dict[str, np.ndarray] = {}
+
+    def frames(self, camera: str, episode: EpisodeInfo, indices: Sequence[int]) -> list[np.ndarray]:
+        """Pictures (S, S, 3) uint8 RGB of these frames of an episode. Raises `DatasetError` for one that can't be
+        had.
+        """
+        if camera in self._cached:
+            return [self._cached[camera][episode.first_row + index] for index in indices]
+        if camera in episode.videos:
+            span = episode.videos[camera]
+            raw = self._videos.frames(span.path, [span.start_s + index / self._tables.fps for index in indices])
+        else:
+            raw = [self._from_table(camera, episode.first_row + index) for index in indices]
+        return [self._prepared(picture) for picture in raw]
+
+    def cache(self, camera: str, folder: Path, *, progress: Progress | None = None) -> None:
+        """Decode a camera's frames into a file of `folder`, unless it is there, and read from it from now on."""
+        shape = (self._tables.frame_count, self._size_px, self._size_px, 3)
+        path = folder / f"{self._digest(camera)}.npy"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(f".{os.getpid()}.new")
+            try:
+                pictures = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
+                for episode in self._tables.episodes:
+                    rows = slice(episode.first_row, episode.first_row + episode.length)
+                    pictures[rows] = self.frames(camera, episode, range(episode.length))
+                    if progress is not None:
+                        progress(rows.stop, shape[0])
+                pictures.flush()
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+        mapped = np.load(path, mmap_mode="r")
+        if mapped.shape != shape:
+            raise DatasetError(f"{path}: expected frames {shape}, found {mapped.shape}; remove the file")
+        self._cached[camera] = mapped
+
+    def _prepared(self, picture: np.ndarray) -> np.ndarray:
+        upright = np.ascontiguousarray(picture[::-1, ::-1]) if self._half_turn else picture
+        return resize_with_pad(upright, side=self._size_px)
+
+    def _from_table(self, camera: str, row: int) -> np.ndarray:
+        packed = np.frombuffer(self._tables.encoded_images(camera, row=row), dtype=np.uint8)
+        picture = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        if picture is None:
+            raise DatasetError(f"{self._tables.root}: {camera}: the picture in row {row} is damaged")
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+    def _digest(self, camera: str) -> str:
+        stamp = {
+            "info": self._tables.info,
+            "root": str(self._tables.root.resolve()),
+            "camera": camera,
+            "size": self._size_px,
+            "half_turn": self._half_turn,
+            "lengths": [episode.length for episode in self._tables.episodes],
+        }
+        return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:24]

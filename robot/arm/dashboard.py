@@ -1,0 +1,420 @@
+"""The controller's dashboard port (29999): every setting and every motion goes through this one socket.
+
+What the user of `DashboardClient` must guarantee: one object at a time per controller (the port serves one client), and
+set-points of `servo_j` that are already bounded in speed and acceleration: the controller's speed factor does not apply
+to ServoJ, so nothing behind this class slows them down.
+
+What it guarantees: nothing is sent twice. A lost connection stays lost; making a new object is the caller's decision.
+"""
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import degrees
+
+from robot.arm.errors import (
+    ArmConnectionError,
+    ArmError,
+    CommandTimeoutError,
+    NotTcpModeError,
+    PortOccupiedError,
+    ReplyLostError,
+    refusal,
+)
+from robot.arm.protocol import (
+    NOT_TCP_TEXT,
+    OCCUPIED_TEXT,
+    ErrorCode,
+    ProtocolError,
+    Reply,
+    RobotMode,
+    is_unterminated_text,
+    parse_reply,
+)
+from robot.clock import seconds_to_ns
+
+DEFAULT_TIMEOUT_S = 6.0
+"""The first reply after a long idle time has been seen to take seconds."""
+POWER_ON_TIMEOUT_S = 20.0
+ENABLE_TIMEOUT_S = 15.0
+_MAX_BUFFER = 64 * 1024
+_POLL_S = 0.1
+_TEXT_QUIET_S = 0.3
+_SERVO_REPLY_LOST_NS = 2_000_000_000
+_LATE_REPLY_LOST_NS = 10_000_000_000
+
+
+@dataclass
+class _Pending:
+    """A request whose reply has not come; ``done`` is None for set-points, which nobody waits for."""
+
+    request: str
+    sent_ns: int
+    done: threading.Event | None
+    timeout_ns: int = 0
+    reply: Reply | None = None
+    error: ArmError | None = None
+    abandoned: bool = False
+
+    @property
+    def is_servo(self) -> bool:
+        return self.done is None
+
+    def fail(self, error: ArmError) -> None:
+        self.error = error
+        if self.done is not None:
+            self.done.set()
+
+
+@dataclass(frozen=True)
+class DashboardStatistics:
+    """What the connection has seen: set-points sent and skipped, replies that came late, strayed or got lost."""
+
+    servo_sent: int
+    servo_skipped: int
+    servo_outstanding: int
+    late_replies: int
+    stray_replies: int
+    lost_replies: int
+
+
+@dataclass
+class _Counts:
+    servo_sent: int = 0
+    servo_skipped: int = 0
+    late_replies: int = 0
+    stray_replies: int = 0
+    lost_replies: int = 0
+
+
+@dataclass
+class _Stream:
+    """Everything the two directions share; guarded by ``lock``."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pending: deque[_Pending] = field(default_factory=deque)
+    servo_outstanding: int = 0
+    servo_error: int | None = None
+    broken: ArmError | None = None
+
+
+class DashboardClient:
+    """One connection to the dashboard port of the controller at ``host``. Closes with the context.
+
+    ``max_servo_outstanding`` bounds the set-points without a reply: when it is reached a set-point is skipped and
+    counted, because a burst of stale targets later is worse than a missing one now. Raises `ArmConnectionError` if the
+    address does not answer and `PortOccupiedError` if the controller says that it serves somebody else.
+    """
+
+    def __init__(
+        self, host: str, *, port: int, connect_timeout_s: float = 3.0, max_servo_outstanding: int = 12
+    ) -> None:
+        self.host, self.port = host, port
+        self._max_outstanding = max_servo_outstanding
+        self._stream = _Stream()
+        self._counts = _Counts()
+        self._closing = threading.Event()
+        try:
+            self._socket = socket.create_connection((host, port), timeout=connect_timeout_s)
+        except OSError as error:
+            raise ArmConnectionError(
+                f"expected the arm's controller at {host}:{port}, got no connection ({error}): "
+                "check its power, the cable and the address in the rig file (for the twin: is launch/twin running?)"
+            ) from None
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.settimeout(_POLL_S)
+        self._reader = threading.Thread(target=self._read_replies, name="dashboard-reader", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "DashboardClient":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; requests in flight fail. Closing twice is fine."""
+        self._closing.set()
+        self._break(ArmConnectionError("the dashboard connection was closed by this side"))
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if threading.current_thread() is not self._reader:
+            self._reader.join(timeout=2.0)
+        self._socket.close()
+
+    @property
+    def broken(self) -> ArmError | None:
+        """Why the connection is unusable, or None while it is fine."""
+        return self._stream.broken
+
+    @property
+    def statistics(self) -> DashboardStatistics:
+        with self._stream.lock:
+            return DashboardStatistics(servo_outstanding=self._stream.servo_outstanding, **vars(self._counts))
+
+    # -- requests that are waited for ---------------------------------------------------------------------------------
+
+    def call(self, command: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Reply:
+        """Send ``Name(params)`` once and return its reply with error id 0.
+
+        Raises `CommandTimeoutError` (its late reply is then swallowed, never taken for another's), a subclass of
+        `CommandRefusedError` for an error code, `NotTcpModeError`, or `ArmConnectionError`.
+        """
+        pending = _Pending(command, time.monotonic_ns(), done=threading.Event(), timeout_ns=seconds_to_ns(timeout_s))
+        with self._stream.lock:
+            self._raise_if_broken()
+            self._forget_lost_replies(pending.sent_ns)
+            self._stream.pending.append(pending)
+            self._send(command)
+        assert pending.done is not None
+        if not pending.done.wait(timeout_s):
+            with self._stream.lock:
+                if not pending.done.is_set():
+                    pending.abandoned = True
+                    raise CommandTimeoutError(
+                        f"expected a reply to {command} within {timeout_s:g} s, got none: "
+                        "the controller may or may not have executed it; it is not sent again"
+                    )
+        if pending.error is not None:
+            raise pending.error
+        assert pending.reply is not None
+        if pending.reply.error_id != ErrorCode.OK:
+            raise refusal(command, code=pending.reply.error_id)
+        return pending.reply
+
+    def request_control(self) -> None:
+        """Switch to TCP control mode (firmware 4.6 or newer; accepted only while powered off or disabled)."""
+        self.call("RequestControl()")
+
+    def power_on(self, *, timeout_s: float = POWER_ON_TIMEOUT_S) -> None:
+        """Power the drives; the arm is disabled (mode 4) some ten seconds later."""
+        self.call("PowerOn()", timeout_s=timeout_s)
+
+    def enable(self, *, mass_kg: float, center_of_mass_m: Sequence[float], timeout_s: float = ENABLE_TIMEOUT_S) -> None:
+        """Release the brakes, with the payload on the flange; reach of mode 5 is to be seen in the feedback."""
+        x_mm, y_mm, z_mm = (1e3 * part for part in center_of_mass_m)
+        self.call(f"EnableRobot({mass_kg:.3f},{x_mm:.2f},{y_mm:.2f},{z_mm:.2f})", timeout_s=timeout_s)
+
+    def disable(self) -> None:
+        """Close the brakes."""
+        self.call("DisableRobot()")
+
+    def clear_error(self) -> None:
+        """Clear the controller's alarms. Only ever on an operator's word."""
+        self.call("ClearError()")
+
+    def stop(self) -> None:
+        """Stop motion and clear the controller's queue."""
+        self.call("Stop()", timeout_s=2.0)
+
+    def emergency_stop(self, *, pressed: bool = True) -> None:
+        """Press or release the controller's software emergency stop (no safety function: use the button)."""
+        self.call(f"EmergencyStop({int(pressed)})", timeout_s=2.0)
+
+    def robot_mode(self) -> RobotMode:
+        """The controller's mode; `ProtocolError` if the number is none of the documented ones."""
+        numbers = self.call("RobotMode()").numbers()
+        try:
+            return RobotMode(int(numbers[0]))
+        except (IndexError, ValueError):
+            raise ProtocolError(f"expected a mode of 1 to 11 from RobotMode(), got {numbers}") from None
+
+    def get_error_id(self) -> tuple[int, ...]:
+        """Active alarm ids, controller and drives together; both shapes of the reply (flat and nested) are read."""
+        numbers = self.call("GetErrorID()").numbers()
+        return tuple(dict.fromkeys(int(number) for number in numbers if number != 0))
+
+    def set_payload(self, *, mass_kg: float, center_of_mass_m: Sequence[float]) -> None:
+        """Tell the controller what hangs on the flange (a queue command)."""
+        x_mm, y_mm, z_mm = (1e3 * part for part in center_of_mass_m)
+        self.call(f"SetPayload({mass_kg:.3f},{x_mm:.2f},{y_mm:.2f},{z_mm:.2f})")
+
+    def set_collision_level(self, level: int) -> None:
+        """Collision detection: 0 off, 1 least to 5 most sensitive (a queue command)."""
+        self.call(f"SetCollisionLevel({level})")
+
+    # -- set-points ---------------------------------------------------------------------------------------------------
+
+    def servo_j(self, joints_rad: Sequence[float], *, t_s: float, aheadtime: float, gain: float) -> bool:
+        """Send one joint set-point without waiting for its reply; True if it was sent, False if it was skipped.
+
+        ``joints_rad`` holds six angles in rad, ``t_s`` is the time in which the controller is to reach them (the send
+        period; at least 0.004 s). Skipped means too many replies are outstanding or the socket takes no more bytes.
+        Raises `ArmConnectionError` when the connection is gone. Refusals arrive later: see `take_servo_error`.
+        """
+        angles = ",".join(f"{degrees(angle):.6f}" for angle in joints_rad)
+        command = f"ServoJ({angles},t={t_s:.4g},aheadtime={aheadtime:.4g},gain={gain:.4g})"
+        now_ns = time.monotonic_ns()
+        with self._stream.lock:
+            self._raise_if_broken()
+            self._forget_lost_replies(now_ns)
+            full = self._stream.servo_outstanding >= self._max_outstanding
+            if full or not select.select([], [self._socket], [], 0)[1]:
+                self._counts.servo_skipped += 1
+                return False
+            self._stream.pending.append(_Pending(command, now_ns, done=None))
+            self._stream.servo_outstanding += 1
+            self._send(command)
+            self._counts.servo_sent += 1
+        return True
+
+    def silent_servo_ns(self, now_ns: int) -> int:
+        """Age of the oldest set-point that has no reply yet, 0 if there is none."""
+        with self._stream.lock:
+            oldest = next((entry.sent_ns for entry in self._stream.pending if entry.is_servo), now_ns)
+        return now_ns - oldest
+
+    def take_servo_error(self) -> int | None:
+        """The first non-zero reply code to a set-point since the last call, or None."""
+        with self._stream.lock:
+            code, self._stream.servo_error = self._stream.servo_error, None
+        return code
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _raise_if_broken(self) -> None:
+        if self._stream.broken is not None:
+            raise self._stream.broken
+
+    def _send(self, command: str) -> None:
+        try:
+            self._socket.sendall(command.encode("ascii"))
+        except OSError as error:
+            # Part of a request may be out: the stream cannot be trusted any more.
+            broken = ArmConnectionError(f"the controller at {self.host}:{self.port} takes no more commands: {error}")
+            self._break_locked(broken)
+            raise broken from None
+
+    def _forget_lost_replies(self, now_ns: int) -> None:
+        pending = self._stream.pending
+        while pending:
+            head, age_ns = pending[0], now_ns - pending[0].sent_ns
+            lost_servo = head.is_servo and age_ns > _SERVO_REPLY_LOST_NS
+            if not lost_servo and not (head.abandoned and age_ns > head.timeout_ns + _LATE_REPLY_LOST_NS):
+                return
+            self._drop_head_as_lost()
+
+    def _break(self, error: ArmError) -> None:
+        with self._stream.lock:
+            self._break_locked(error)
+
+    def _break_locked(self, error: ArmError) -> None:
+        if self._stream.broken is None:
+            self._stream.broken = error
+        while self._stream.pending:
+            self._stream.pending.popleft().fail(self._stream.broken)
+        self._stream.servo_outstanding = 0
+
+    def _read_replies(self) -> None:
+        buffer = b""
+        last_bytes_s = time.monotonic()
+        try:
+            while not self._closing.is_set():
+                try:
+                    received = self._socket.recv(16384)
+                except TimeoutError:
+                    if is_unterminated_text(buffer) and time.monotonic() - last_bytes_s > _TEXT_QUIET_S:
+                        raise ArmConnectionError(_unknown_text(buffer)) from None
+                    continue
+                if not received:
+                    raise ArmConnectionError(
+                        _unknown_text(buffer)
+                        if is_unterminated_text(buffer)
+                        else f"the controller at {self.host}:{self.port} closed the connection"
+                    )
+                last_bytes_s = time.monotonic()
+                buffer = self._consume(buffer + received)
+                if len(buffer) > _MAX_BUFFER:
+                    raise ArmConnectionError(
+                        f"expected a reply that ends with ';' within {_MAX_BUFFER} bytes, got {buffer[:80]!r}..."
+                    )
+        except ArmError as error:
+            self._break(error)
+        except OSError as error:
+            self._break(ArmConnectionError(f"the connection to {self.host}:{self.port} broke: {error}"))
+
+    def _consume(self, buffer: bytes) -> bytes:
+        """Handle every complete reply and text error at the front of ``buffer``; returns the rest."""
+        while buffer := buffer.lstrip():
+            if buffer.startswith(OCCUPIED_TEXT.encode()):
+                raise PortOccupiedError(
+                    f"expected to be the only client of {self.host}:{self.port}, the controller says that the port is "
+                    "occupied: close the other program (or wait some seconds after it ended)"
+                )
+            if buffer.startswith(NOT_TCP_TEXT.encode()):
+                buffer = buffer[len(NOT_TCP_TEXT) :]
+                self._fail_head(
+                    NotTcpModeError(
+                        "expected the controller in TCP control mode, it says 'Control Mode Is Not Tcp': "
+                        "disable the arm and request control again, or choose TCP/IP mode in the vendor's software"
+                    )
+                )
+                continue
+            text, separator, rest = buffer.partition(b";")
+            if not separator:
+                break
+            buffer = rest
+            self._take_reply(text.decode("ascii", errors="replace"))
+        return buffer
+
+    def _take_reply(self, text: str) -> None:
+        try:
+            reply = parse_reply(text)
+        except ProtocolError:
+            with self._stream.lock:
+                self._counts.stray_replies += 1
+            return
+        echo = _canonical(reply.echo)
+        with self._stream.lock:
+            pending = self._stream.pending
+            position = next((i for i, entry in enumerate(pending) if _canonical(entry.request) == echo), None)
+            if position is None:
+                self._counts.stray_replies += 1
+                return
+            for _ in range(position):  # replies keep the order of requests: those passed over will never come
+                self._drop_head_as_lost()
+            self._settle(pending.popleft(), reply)
+
+    def _settle(self, entry: _Pending, reply: Reply) -> None:
+        if entry.is_servo:
+            self._stream.servo_outstanding -= 1
+            if reply.error_id != ErrorCode.OK and self._stream.servo_error is None:
+                self._stream.servo_error = reply.error_id
+            return
+        if entry.abandoned:
+            self._counts.late_replies += 1
+        entry.reply = reply
+        assert entry.done is not None
+        entry.done.set()
+
+    def _drop_head_as_lost(self) -> None:
+        entry = self._stream.pending.popleft()
+        self._counts.lost_replies += 1
+        if entry.is_servo:
+            self._stream.servo_outstanding -= 1
+        else:
+            entry.fail(ReplyLostError(f"the controller answered a later request, but not {entry.request}"))
+
+    def _fail_head(self, error: ArmError) -> None:
+        with self._stream.lock:
+            if not self._stream.pending:
+                self._counts.stray_replies += 1
+                return
+            entry = self._stream.pending.popleft()
+            if entry.is_servo:
+                self._stream.servo_outstanding -= 1
+                self._break_locked(error)
+            entry.fail(error)
+
+
+def _canonical(request: str) -> str:
+    return "".join(request.split()).lower()
+
+
+def _unknown_text(buffer: bytes) -> str:
+    return f"expected 'ErrorID,{{...}},Name(...);' from the controller, got the text {buffer[:120]!r} without an end"

@@ -1,0 +1,141 @@
+"""The command behind `launch/rollout`: a policy on a rig, one or more tasks, N episodes each."""
+
+import logging
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from configs.schema import ConfigError, available
+from policy_server.client import PolicyClientError
+from robot.daemon.errors import RobotdError
+from robot.processes import stop_event_on_signals
+from robot.ring import RingBusyError, RingError
+from robot.rollout.chunks import ExecutionMode
+from robot.rollout.display import RolloutDisplay
+from robot.rollout.policy_link import UnknownContractError
+from robot.rollout.results import RolloutResult, summary_table, write_json
+from robot.rollout.session import PlanError, RolloutPlan, exit_code, run_rollout
+from robot.station import StationError
+from robot.twin.control import TwinControlError
+
+EXPECTED_ERRORS = (
+    ConfigError,
+    StationError,
+    RobotdError,
+    PolicyClientError,
+    UnknownContractError,
+    RingError,
+    RingBusyError,
+    TwinControlError,
+    PlanError,
+)
+"""What can be wrong from outside. Each says in one line what was expected, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run a policy on a rig. Ctrl-C at any moment: the arm decelerates and holds, files are closed, the lease is given
+    back."""
+
+    rig: str = "twin"
+    """Name of a rig in configs/rigs, or a path to a YAML file."""
+    task: list[str] = field(default_factory=lambda: ["cup"])
+    """Tasks of configs/tasks, or paths to YAML files."""
+    episodes: int = 1
+    """Episodes of each task."""
+    server: str = "ws://127.0.0.1:8000"
+    """The policy server."""
+    mode: ExecutionMode = ExecutionMode.ASYNC
+    """async: ask for the next chunk while this one is carried out. sync: carry out, stop, look, ask, wait."""
+    replan_ticks: int | None = None
+    """async: ticks between requests (default 6). sync: actions of each chunk to carry out (default all)."""
+    seconds: float | None = None
+    """Time limit of an episode (default: the task's own)."""
+    seed: int = 0
+    """Scene of the first episode of each task; the next one gets the next number."""
+    output: Path | None = None
+    """Folder for films, steps and results (default: outputs/rollout-TIME)."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the result to this file too."""
+    api_key: str | None = None
+    """For a server that wants one."""
+    allow_unknown_contract: bool = False
+    """Trust a server that does not say what its policy expects (a stock openpi server)."""
+    yes: bool = False
+    """On a real rig: do not ask before each episode whether the scene is set up."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 when every episode was run, 130 after Ctrl-C, 1 with a clear line otherwise."""
+    options = tyro.cli(Arguments, args=arguments, prog="launch/rollout")
+    console = Console(highlight=False)
+    set_up_logging()
+    try:
+        plan = _plan(options)
+        with stop_event_on_signals() as stop:
+            result = run_and_report(plan, stop=stop, console=console, json_file=options.json)
+            return exit_code(result, wanted=plan.episodes * len(plan.tasks), stopped=stop.is_set())
+    except EXPECTED_ERRORS as error:
+        print(f"launch/rollout: {error}", file=sys.stderr)
+        return 1
+
+
+def run_and_report(
+    plan: RolloutPlan, *, stop: threading.Event, console: Console, json_file: Path | None
+) -> RolloutResult:
+    """Run the plan under a live display, then write ``summary.json`` and print the final table."""
+    with RolloutDisplay(console) as display:
+        result = run_rollout(plan, stop=stop, console=console, on_progress=display.update)
+        display.finish(result.episodes)
+    for path in (plan.output / "summary.json", *([json_file] if json_file else [])):
+        write_json(path, result.to_json())
+    console.print(summary_table(result))
+    if not result.policy.trained:
+        console.print("These are RANDOM WEIGHTS: the policy has learned nothing, success is not to be expected.")
+    console.print(f"Films, steps and summary.json: {plan.output}", soft_wrap=True)
+    return result
+
+
+def set_up_logging() -> None:
+    """Warnings of our own, on stderr, so that results on stdout stay clean."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+
+
+def new_output_folder(job: str) -> Path:
+    """``outputs/JOB-DATE-TIME``, not yet made."""
+    return Path("outputs") / f"{job}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _plan(options: Arguments) -> RolloutPlan:
+    if options.episodes < 1:
+        raise PlanError(f"--episodes: expected 1 or more, got {options.episodes}")
+    if options.seconds is not None and options.seconds <= 0.0:
+        raise PlanError(f"--seconds: expected more than 0, got {options.seconds:g}")
+    if not options.task:
+        raise PlanError(f"--task: expected at least one of {', '.join(available('tasks'))}")
+    return RolloutPlan(
+        rig=options.rig,
+        tasks=tuple(options.task),
+        episodes=options.episodes,
+        server=options.server,
+        mode=options.mode,
+        output=(options.output or new_output_folder("rollout")).absolute(),
+        replan_ticks=options.replan_ticks,
+        seconds=options.seconds,
+        seed=options.seed,
+        api_key=options.api_key,
+        allow_unknown_contract=options.allow_unknown_contract,
+        assume_ready=options.yes,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

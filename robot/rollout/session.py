@@ -1,0 +1,200 @@
+"""A rollout from nothing to results: server, station, lease, episodes, and the one way out."""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from configs.schema import RigConfig, TaskConfig, load_rig, load_task
+from policy_server.client import PolicyClient
+from policy_server.contract import SIX_JOINTS_AND_GRIPPER
+from robot.clock import seconds_to_ns
+from robot.daemon import RobotClient
+from robot.daemon.errors import FaultError, MoveRefusedError
+from robot.motion.limits import GuardLimits
+from robot.motion.violations import pose_violations
+from robot.rollout.chunks import ExecutionMode, SchedulerConfig
+from robot.rollout.client import EndReason
+from robot.rollout.episode import EpisodeRunner, hold_when
+from robot.rollout.observation import ObservationReader
+from robot.rollout.policy_link import PolicyIdentity, PolicyLink, connect, identity
+from robot.rollout.results import EpisodeResult, RolloutResult
+from robot.rollout.trials import OperatorTrials, Trials, TwinTrials
+from robot.state import MachineState
+from robot.station import Station
+
+HAND_OVER_NS = 5_000_000
+"""Time from a chunk's arrival in the loop until robotd follows it, on top of robotd's own lead."""
+BLEND_TICKS = 2
+DEFAULT_REPLAN_TICKS = {ExecutionMode.ASYNC: 6, ExecutionMode.SYNC: SIX_JOINTS_AND_GRIPPER.horizon}
+SWITCH_INTERVAL_S = 0.0005
+"""How long another thread may keep the interpreter when the loop's tick is due."""
+_LOG = logging.getLogger("rollout")
+
+
+class PlanError(ValueError):
+    """What was asked for is not possible. Says the option, what is allowed and what was given."""
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """What to run. ``seconds``: limit of an episode, None for each task's own. Episode i of a task gets seed + i."""
+
+    rig: str
+    tasks: tuple[str, ...]
+    episodes: int
+    server: str
+    mode: ExecutionMode
+    output: Path
+    replan_ticks: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    api_key: str | None = None
+    allow_unknown_contract: bool = False
+    assume_ready: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display may show while episodes run."""
+
+    policy: PolicyIdentity
+    total: int
+    finished: tuple[EpisodeResult, ...]
+    task: str
+    seed: int
+    runner: EpisodeRunner
+    link: PolicyLink
+
+
+def run_rollout(
+    plan: RolloutPlan, *, stop: threading.Event, console: Console, on_progress: Callable[[Progress], None]
+) -> RolloutResult:
+    """Run the plan's episodes; ends early when ``stop`` is set or when an episode had to be aborted.
+
+    Raises `ConfigError`, `StationError`, `RobotdError`, `PolicyClientError`, `UnknownContractError`, `RingError` or
+    `TwinControlError`: in each case nothing moves any more.
+    """
+    rig = load_rig(plan.rig)
+    tasks = [load_task(task) for task in plan.tasks]
+    scheduling = scheduler_config(rig, plan)
+    check_start_pose(rig)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with _server(plan) as client:
+        policy = identity(client)
+        _LOG.info("policy %s at %s", policy.label, plan.server)
+        with (
+            Station(plan.rig, log_dir=plan.output / "logs") as station,
+            RobotClient.connect(rig, name="rollout") as robot,
+            PolicyLink(client, prompt=tasks[0].prompt) as link,
+            _trials(rig, plan, console) as trials,
+        ):
+            robot.acquire()
+            enable(robot, stop=stop)
+            observations = ObservationReader(rig)
+            runner = EpisodeRunner(
+                rig=rig,
+                rig_argument=plan.rig,
+                robot=robot,
+                observations=observations,
+                link=link,
+                trials=trials,
+                scheduling=scheduling,
+                stop=stop,
+            )
+            finished: list[EpisodeResult] = []
+            for number, (task, seed) in enumerate(_episodes(plan, tasks)):
+                if stop.is_set() or station.problem is not None:
+                    break
+                on_progress(
+                    Progress(policy, plan.episodes * len(tasks), tuple(finished), task.name, seed, runner, link)
+                )
+                finished.append(
+                    runner.run(
+                        task,
+                        seed=seed,
+                        time_limit_s=plan.seconds or task.time_limit_s,
+                        folder=plan.output / f"episode-{number:03d}-{task.name}",
+                    )
+                )
+                if finished[-1].reason.aborted:
+                    break
+            observations.close()
+    return RolloutResult(policy=policy, rig=rig.name, mode=plan.mode.value, episodes=tuple(finished))
+
+
+def scheduler_config(rig: RigConfig, plan: RolloutPlan) -> SchedulerConfig:
+    """How chunks are carried out on this rig. Raises `PlanError` for a replan interval that does not fit the chunk."""
+    interface = SIX_JOINTS_AND_GRIPPER
+    replan_ticks = DEFAULT_REPLAN_TICKS[plan.mode] if plan.replan_ticks is None else plan.replan_ticks
+    if not 1 <= replan_ticks <= interface.horizon:
+        raise PlanError(f"--replan-ticks: expected 1 to {interface.horizon} (a chunk's length), got {replan_ticks}")
+    servo_period_s = 1.0 / rig.arm.servo.rate_hz
+    return SchedulerConfig(
+        mode=plan.mode,
+        fps=interface.fps,
+        horizon=interface.horizon,
+        replan_ticks=replan_ticks,
+        blend_ticks=BLEND_TICKS,
+        max_seam_step_rad=rig.limits.max_joint_speed_rad_s / interface.fps,
+        lead_ns=HAND_OVER_NS + seconds_to_ns(servo_period_s + rig.arm.command_latency.seconds),
+    )
+
+
+def check_start_pose(rig: RigConfig) -> None:
+    """Raise `MoveRefusedError` when the rig's start pose is outside its own limits."""
+    violations = pose_violations(
+        np.array(rig.start.joints_rad), limits=GuardLimits.from_config(rig.limits), gripper=rig.start.gripper
+    )
+    if violations:
+        raise MoveRefusedError(
+            f"start.joints_rad of rig {rig.name!r} is outside its limits: {'; '.join(map(str, violations))}; "
+            "choose another start pose or correct limits.workspace"
+        )
+
+
+def enable(robot: RobotClient, *, stop: threading.Event) -> None:
+    """Bring the arm to READY. Raises `FaultError` when a fault is latched: only an operator may acknowledge that."""
+    status = robot.status()
+    if status.machine_state == MachineState.FAULT:
+        raise FaultError(f"{status.fault_text}. Resolve it, acknowledge it, and start again")
+    if status.machine_state == MachineState.DISABLED:
+        with hold_when(stop, robot):
+            robot.enable()
+
+
+def _episodes(plan: RolloutPlan, tasks: list[TaskConfig]) -> Iterator[tuple[TaskConfig, int]]:
+    for task in tasks:
+        for index in range(plan.episodes):
+            yield task, plan.seed + index
+
+
+@contextmanager
+def _server(plan: RolloutPlan) -> Iterator[PolicyClient]:
+    client = connect(plan.server, api_key=plan.api_key, allow_unknown_contract=plan.allow_unknown_contract)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _trials(rig: RigConfig, plan: RolloutPlan, console: Console) -> Iterator[Trials]:
+    trials: Trials = TwinTrials(rig) if rig.twin else OperatorTrials(console, assume_ready=plan.assume_ready)
+    try:
+        yield trials
+    finally:
+        trials.close()
+
+
+def exit_code(result: RolloutResult, *, wanted: int, stopped: bool) -> int:
+    """0 when every episode was run, 130 after Ctrl-C, 1 otherwise."""
+    if stopped or any(episode.reason is EndReason.STOPPED for episode in result.episodes):
+        return 130
+    return 0 if result.completed and len(result.episodes) == wanted else 1

@@ -1,0 +1,151 @@
+"""Between episodes: put the scene in order, and say afterwards whether the task was done.
+
+On the twin the scene is drawn from a seed and the twin judges from exact poses. On a real rig an operator does both.
+"""
+
+import select
+import sys
+import threading
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+
+from configs.schema import RigConfig, TaskConfig
+from robot.twin.control import TwinControl, TwinControlError
+
+_JUDGE_PERIOD_S = 0.25
+
+
+class Trials(Protocol):
+    """One rig's way to reset and to judge. `begin` and `end` enclose an episode; `done` returns at once."""
+
+    def reset(self, task: TaskConfig, *, seed: int, stop: threading.Event) -> None:
+        """Put the scene in order; the arm is at its start. Returns early when ``stop`` is set."""
+        ...
+
+    def begin(self, task: TaskConfig) -> None:
+        """The episode starts now."""
+        ...
+
+    def done(self) -> bool:
+        """Whether the task has been seen to be done since `begin`."""
+        ...
+
+    def end(self, *, stop: threading.Event) -> tuple[bool, str]:
+        """The verdict, and how far the task got where that is known."""
+        ...
+
+    def place_arm(self) -> bool:
+        """Put the arm to its start by other means than driving it; False where that is not possible."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class TwinTrials:
+    """Resets the twin's objects from the seed and asks the twin, from a thread, whether the task is done."""
+
+    def __init__(self, rig: RigConfig) -> None:
+        self._rig = rig
+        self._control = TwinControl.connect(rig)
+        self._seed = 0
+        self._task: str | None = None
+        self._solved = threading.Event()
+        self._over = threading.Event()
+        self._judge: threading.Thread | None = None
+
+    def reset(self, task: TaskConfig, *, seed: int, stop: threading.Event) -> None:
+        self._seed, self._task = seed, task.target_object
+        self._control.reset(seed, task=task.target_object)
+
+    def place_arm(self) -> bool:
+        self._control.reset(self._seed, task=self._task, arm=True)
+        return True
+
+    def begin(self, task: TaskConfig) -> None:
+        self._solved.clear()
+        self._over.clear()
+        self._judge = threading.Thread(target=self._watch, name="judge", daemon=True)
+        self._judge.start()
+
+    def done(self) -> bool:
+        return self._solved.is_set()
+
+    def end(self, *, stop: threading.Event) -> tuple[bool, str]:
+        self._over.set()
+        if self._judge is not None:
+            self._judge.join()
+        result = self._control.success()
+        return self._solved.is_set() or result.success, result.best_stage
+
+    def close(self) -> None:
+        self._over.set()
+        if self._judge is not None:
+            self._judge.join()
+        self._control.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _watch(self) -> None:
+        try:
+            with TwinControl.connect(self._rig) as control:
+                while not self._over.wait(_JUDGE_PERIOD_S):
+                    if control.success().success:
+                        self._solved.set()
+                        return
+        except TwinControlError:
+            return  # the twin has gone; robotd and the cameras say so more clearly
+
+
+class OperatorTrials:
+    """Asks the person at the rig. ``assume_ready``: start without asking; the verdict is always asked for."""
+
+    def __init__(self, console: Console, *, assume_ready: bool) -> None:
+        self._console = console
+        self._assume_ready = assume_ready
+
+    def reset(self, task: TaskConfig, *, seed: int, stop: threading.Event) -> None:
+        if not self._assume_ready:
+            self._ask(f"Set up the scene for '{task.prompt}' (initial state {seed}), then press Enter: ", stop=stop)
+
+    def place_arm(self) -> bool:
+        return False
+
+    def begin(self, task: TaskConfig) -> None:
+        return
+
+    def done(self) -> bool:
+        return False
+
+    def end(self, *, stop: threading.Event) -> tuple[bool, str]:
+        answer = self._ask("Was the task done? [y/N] ", stop=stop)
+        return answer.strip().lower() in ("y", "yes"), ""
+
+    def close(self) -> None:
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, question: str, *, stop: threading.Event) -> str:
+        """A line from the terminal; empty without one or when ``stop`` is set (``input()`` would not hear a Ctrl-C)."""
+        if stop.is_set() or not sys.stdin.isatty():
+            return ""
+        self._console.print(question, end="", markup=False)
+        while not stop.is_set():
+            ready, _, _ = select.select([sys.stdin], [], [], 0.1)
+            if ready:
+                return sys.stdin.readline()
+        return ""

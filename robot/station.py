@@ -1,0 +1,193 @@
+"""The processes of one rig: a worker for each camera, and robotd. Started, watched and stopped in order.
+
+::
+
+    with Station("twin", log_dir=Path("outputs/logs")) as station:
+        client = RobotClient.connect(station.rig, name="rollout")
+
+A process that is running already (somebody else's robotd or camera worker) is used and left running. A camera worker
+that ends is started again with growing pauses; robotd is not: an operator should look before the arm moves again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from configs.schema import RigConfig, load_rig
+from robot.cameras.backend import CameraLabel
+from robot.daemon import RobotClient
+from robot.daemon.errors import RobotdError
+from robot.daemon.lock import holder_pid
+from robot.processes import Child, ChildFailedError
+from robot.ring import RingError, RingReader
+from robot.runtime import ring_name
+from robot.twin.control import TwinControl, TwinControlError
+
+CAMERAS: tuple[CameraLabel, ...] = ("exterior", "wrist")
+READY_TIMEOUT_S = 20.0
+TWIN_TIMEOUT_S = 1.0
+WATCH_PERIOD_S = 0.25
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 10.0
+_LOG = logging.getLogger("station")
+
+
+class StationError(RuntimeError):
+    """The station cannot come up. One line: what was expected, what was found, what to do."""
+
+
+@dataclass
+class _Restarts:
+    """A camera worker that ended is started again at ``next_s`` (monotonic), later each time."""
+
+    pause_s: float = FIRST_PAUSE_S
+    next_s: float | None = None
+    count: int = 0
+
+
+class Station:
+    """A context manager; enter it in the main thread (its children die with the thread that started them).
+
+    ``rig`` is a name in configs/rigs or a path to a YAML file (`ConfigError`). Entering raises `StationError`.
+    """
+
+    def __init__(self, rig: str | Path, *, log_dir: Path) -> None:
+        self.rig: RigConfig = load_rig(rig)
+        self._rig_argument = str(rig)
+        self._log_dir = log_dir
+        self._children: dict[str, Child] = {}
+        self._restarts = {name: _Restarts() for name in CAMERAS}
+        self._problem: str | None = None
+        self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="station", daemon=True)
+
+    @property
+    def problem(self) -> str | None:
+        """What has failed for good since the start, None while all is well."""
+        return self._problem
+
+    def camera_restarts(self) -> dict[str, int]:
+        """How often each camera worker had to be started again."""
+        return {name: restarts.count for name, restarts in self._restarts.items()}
+
+    def __enter__(self) -> Self:
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._require_twin()
+            for name in CAMERAS:
+                if not _is_written(ring_name(self.rig.name, f"camera.{name}")):
+                    self._start_camera(name)
+            if holder_pid(self.rig.name) is None:
+                self._children["robotd"] = self._child("robotd", module="robot.daemon")
+            self._wait_until_ready()
+        except BaseException:
+            self._stop_children()
+            raise
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._watcher.join()
+        self._stop_children()
+
+    def _require_twin(self) -> None:
+        if self.rig.twin is None:
+            return
+        try:
+            TwinControl.wait(self.rig, timeout_s=TWIN_TIMEOUT_S).close()
+        except TwinControlError as error:
+            raise StationError(str(error)) from None
+
+    def _start_camera(self, name: CameraLabel) -> None:
+        label = f"camera {name}"
+        self._children[label] = self._child(label, module="robot.cameras", arguments=("--camera", name))
+
+    def _child(self, label: str, *, module: str, arguments: tuple[str, ...] = ()) -> Child:
+        log_path = self._log_dir / f"{label.replace(' ', '-')}.log"
+        return Child(label, module=module, args=("--rig", self._rig_argument, *arguments), log_path=log_path)
+
+    def _wait_until_ready(self) -> None:
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        for name in CAMERAS:
+            self._wait_for(f"camera {name}", lambda name=name: self._has_frames(name), deadline_s=deadline_s)  # type: ignore[misc]
+        self._wait_for("robotd", self._robotd_answers, deadline_s=deadline_s)
+
+    def _wait_for(self, label: str, ready: Callable[[], bool], *, deadline_s: float) -> None:
+        while not ready():
+            child = self._children.get(label)
+            if child is not None and not child.running:
+                raise StationError(f"{label} could not start: {_last_line(child)}")
+            if time.monotonic() > deadline_s:
+                where = f"; see {child.log_path}" if child is not None else ""
+                raise StationError(f"{label} is not ready after {READY_TIMEOUT_S:g} s{where}")
+            time.sleep(0.05)
+
+    def _has_frames(self, name: str) -> bool:
+        return _is_written(ring_name(self.rig.name, f"camera.{name}"))
+
+    def _robotd_answers(self) -> bool:
+        with suppress(RobotdError), RobotClient.connect(self.rig, name="station") as client:
+            client.status()
+            return True
+        return False
+
+    def _watch(self) -> None:
+        while not self._stop.wait(WATCH_PERIOD_S):
+            for name in CAMERAS:
+                self._mend_camera(name)
+            robotd = self._children.get("robotd")
+            if robotd is not None and self._problem is None:
+                try:
+                    robotd.check()
+                except ChildFailedError as error:
+                    self._problem = str(error)
+                    _LOG.error("%s", error)
+
+    def _mend_camera(self, name: CameraLabel) -> None:
+        label, restarts = f"camera {name}", self._restarts[name]
+        child = self._children.get(label)
+        if child is None or child.running:
+            return
+        now_s = time.monotonic()
+        if restarts.next_s is None:
+            restarts.next_s = now_s + restarts.pause_s
+            _LOG.warning(
+                "%s ended (exit code %s); starting it again in %g s", label, child.process.returncode, restarts.pause_s
+            )
+            restarts.pause_s = min(2 * restarts.pause_s, LONGEST_PAUSE_S)
+        elif now_s >= restarts.next_s:
+            child.stop()  # closes its log
+            self._start_camera(name)
+            restarts.next_s = None
+            restarts.count += 1
+
+    def _stop_children(self) -> None:
+        # robotd first: it decelerates the arm while everything it may need is still there.
+        for label in ("robotd", *(f"camera {name}" for name in CAMERAS)):
+            child = self._children.pop(label, None)
+            if child is not None:
+                child.stop()
+
+
+def _last_line(child: Child) -> str:
+    """Why a process ended: what it said last."""
+    text = child.log_path.read_text(errors="replace").strip() if child.log_path is not None else ""
+    return text.splitlines()[-1] if text else f"exit code {child.process.returncode}"
+
+
+def _is_written(name: str) -> bool:
+    """Whether a live process writes this ring and has written something."""
+    try:
+        with RingReader(name) as reader:
+            return not reader.closed and reader.newest_seq >= 0 and Path(f"/proc/{reader.writer_pid}").exists()
+    except RingError:
+        return False

@@ -1,0 +1,350 @@
+"""The state of the simulated controller: power, control mode, alarms, the command queue and what moves.
+
+Knows nothing of sockets or texts: `robot.twin.controller` reads requests and calls this, the physics loop advances it.
+Alarm ids and rules: V4.6.5 guide and the vendor's alarm tables.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
+
+import numpy as np
+
+from robot.arm.protocol import ErrorCode, RobotMode
+from robot.motion.kinematics import flange_pose
+from robot.motion.nova5 import JOINT_LOWER_RAD, JOINT_UPPER_RAD
+from robot.motion.rotations import invert_pose, make_pose, rotation_from_rpy
+from robot.twin.controller_motion import MotionGenerator, MotionKind
+from robot.twin.servo_filter import ServoPoint
+
+MAX_QUEUED = 64
+COLLISION_FORCE_N = (float("inf"), 150.0, 110.0, 80.0, 55.0, 35.0)
+"""Contact force that trips each collision level, 0 (off) to 5: a model, the vendor publishes no figures."""
+MOTION_STEPS = 4
+"""Joint targets are computed this often while the controller looks at its queue, power and contacts once."""
+COLLISION_FILTER_S = 0.01
+"""Time constant of the force estimate: a single contact spike is no collision."""
+LIMIT_TOLERANCE_RAD = 1e-6
+AT_REST_RAD_S = 1e-3
+_IDENTITY = np.eye(4)
+
+
+class Alarm(IntEnum):
+    """Alarm ids that the twin raises by itself. Joint alarms count up from joint 1; limits alternate + and -."""
+
+    IK_NO_SOLUTION = 17
+    OVERSPEED_JOINT_1 = 48
+    LIMIT_JOINT_1_PLUS = 64
+    ESTOP_BUTTON = 116
+    SOFTWARE_ESTOP = 132
+
+
+class Power(Enum):
+    """Where the controller is between mains-on and an arm that may move."""
+
+    INIT = auto()
+    OFF = auto()
+    SWITCHING_ON = auto()
+    DISABLED = auto()
+    ENABLING = auto()
+    ENABLED = auto()
+
+
+_AFTER = {Power.INIT: Power.OFF, Power.SWITCHING_ON: Power.DISABLED, Power.ENABLING: Power.ENABLED}
+
+
+@dataclass(frozen=True)
+class ControllerOptions:
+    """How the controller starts and how long its transitions take."""
+
+    boot_s: float = 0.2
+    power_on_s: float = 0.5
+    enable_s: float = 0.2
+    tcp_mode: bool = True
+    robot_type: int = 103
+
+
+@dataclass
+class Settings:
+    """What requests set and later motions or packets use; percent, kg, m, rad."""
+
+    speed_factor_percent: int = 100
+    velocity_percent: int = 100
+    acceleration_percent: int = 100
+    linear_velocity_percent: int = 100
+    linear_acceleration_percent: int = 100
+    blend_percent: int = 0
+    payload_kg: float = 0.0
+    payload_center_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    collision_level: int = 3
+    user: int = 0
+    tool: int = 0
+    users: dict[int, np.ndarray] = field(default_factory=dict)
+    tools: dict[int, np.ndarray] = field(default_factory=dict)
+    digital_outputs: int = 0
+    tool_outputs: int = 0
+
+
+class QueueKind(Enum):
+    """Servo points replace each other, moves run one at a time, settings take no time."""
+
+    SETTING = auto()
+    MOVE = auto()
+    SERVO = auto()
+
+
+@dataclass(frozen=True)
+class QueueItem:
+    """One queued command and what starting it does."""
+
+    kind: QueueKind
+    begin: Callable[[], None]
+
+
+class ControllerCore:
+    """One simulated controller. Not thread-safe by itself: its owner holds one lock around every call."""
+
+    def __init__(self, options: ControllerOptions, *, joints_rad: np.ndarray) -> None:
+        self.options = options
+        self.settings = Settings()
+        self.motion = MotionGenerator(joints_rad)
+        self.power = Power.INIT
+        self.tcp_mode = options.tcp_mode
+        self.alarms: list[int] = []
+        self.estop_pressed = False
+        self.collided = False
+        self.measured_rad = np.array(joints_rad, dtype=np.float64)
+        self.current_command_id = 0
+        self.uptime_s = 0.0
+        self._last_command_id = 0
+        self._queue: deque[tuple[int, QueueItem]] = deque()
+        self._transition_left_s = options.boot_s
+        self._contact_force_n = 0.0
+
+    # What the outside may ask
+
+    @property
+    def mode(self) -> RobotMode:
+        """``robot_mode``; an error wins over everything."""
+        if self.alarms or self.estop_pressed:
+            return RobotMode.ERROR
+        if self.collided:
+            return RobotMode.COLLISION
+        match self.power:
+            case Power.INIT:
+                return RobotMode.INIT
+            case Power.OFF | Power.SWITCHING_ON:
+                return RobotMode.POWEROFF
+            case Power.DISABLED | Power.ENABLING:
+                return RobotMode.DISABLED
+            case Power.ENABLED:
+                return self._enabled_mode()
+
+    def _enabled_mode(self) -> RobotMode:
+        if self.motion.kind is MotionKind.DRAGGING:
+            return RobotMode.BACKDRIVE
+        if self.motion.paused:
+            return RobotMode.PAUSE
+        return RobotMode.RUNNING if self.motion.busy or self._queue else RobotMode.ENABLE
+
+    @property
+    def enabled(self) -> bool:
+        return self.power is Power.ENABLED
+
+    @property
+    def servo_idle(self) -> bool:
+        """True when nothing moves and nothing waits to."""
+        return not self.motion.busy and not self._queue and self.motion.kind is not MotionKind.DRAGGING
+
+    @property
+    def at_rest(self) -> bool:
+        """True while the arm is not told to move, be it that a stream keeps telling it where it is."""
+        return float(np.abs(self.motion.speed).max()) < AT_REST_RAD_S and self.motion.kind is not MotionKind.MOVING
+
+    def user_frame(self, index: int | None = None) -> np.ndarray:
+        """Pose (4, 4) in the base frame of a user frame, the active one if None; 0 is the base."""
+        return self.settings.users.get(self.settings.user if index is None else index, _IDENTITY)
+
+    def tool_frame(self, index: int | None = None) -> np.ndarray:
+        """Pose (4, 4) in the flange frame of a tool, the active one if None; 0 is the flange."""
+        return self.settings.tools.get(self.settings.tool if index is None else index, _IDENTITY)
+
+    def tool_pose(self, joints_rad: np.ndarray, *, user: int | None = None, tool: int | None = None) -> np.ndarray:
+        """Pose (4, 4) of a tool in a user frame."""
+        return invert_pose(self.user_frame(user)) @ flange_pose(joints_rad) @ self.tool_frame(tool)
+
+    # What requests do
+
+    def power_on(self) -> int:
+        if self.power is Power.OFF:
+            self._begin_transition(Power.SWITCHING_ON, self.options.power_on_s)
+        return ErrorCode.FAILED if self.power is Power.INIT else ErrorCode.OK
+
+    def enable(self) -> int:
+        if self.power is Power.DISABLED:
+            self._begin_transition(Power.ENABLING, self.options.enable_s)
+        return ErrorCode.OK
+
+    def disable(self) -> int:
+        self._flush_and_brake()
+        self._disable()
+        return ErrorCode.OK
+
+    def request_control(self) -> int:
+        """Switch to TCP mode; only while powered off or disabled, and harmless when it is on already."""
+        if not self.tcp_mode and self.power not in (Power.OFF, Power.DISABLED):
+            return ErrorCode.FAILED
+        self.tcp_mode = True
+        return ErrorCode.OK
+
+    def emergency_stop(self, *, pressed: bool, alarm: int = Alarm.SOFTWARE_ESTOP) -> int:
+        """Press: disables the arm and latches an alarm. Release: allows `clear_error` to clear it."""
+        self.estop_pressed = pressed
+        if pressed:
+            self.raise_alarm(alarm)
+            self._disable()
+        return ErrorCode.OK
+
+    def raise_alarm(self, alarm_id: int) -> None:
+        """Latch an alarm: what moves stops, what is queued is gone."""
+        if alarm_id not in self.alarms:
+            self.alarms.append(int(alarm_id))
+        self._flush_and_brake()
+
+    def clear_error(self) -> int:
+        """Clear alarms and the collision; a pressed emergency stop stays. The mode tells what came of it."""
+        if not self.estop_pressed:
+            self.alarms.clear()
+        self.collided = False
+        self._contact_force_n = 0.0
+        return ErrorCode.OK
+
+    def stop(self) -> int:
+        self._flush_and_brake()
+        return ErrorCode.OK
+
+    def pause(self) -> int:
+        if not self.motion.busy and not self._queue:
+            return ErrorCode.FAILED
+        self.motion.paused = True
+        return ErrorCode.OK
+
+    def resume(self) -> int:
+        if not self.motion.paused:
+            return ErrorCode.FAILED
+        self.motion.paused = False
+        return ErrorCode.OK
+
+    def start_drag(self) -> int:
+        if not self.servo_idle:
+            return ErrorCode.FAILED
+        self.motion.drag()
+        return ErrorCode.OK
+
+    def stop_drag(self) -> int:
+        if self.motion.kind is MotionKind.DRAGGING:
+            self.motion.hold_at(self.measured_rad)
+        return ErrorCode.OK
+
+    def set_speed_factor(self, percent: int) -> None:
+        self.settings.speed_factor_percent = percent
+        self.motion.speed_factor = percent / 100.0
+
+    def enqueue(self, item: QueueItem) -> int | None:
+        """Queue a command and give its id; None when the queue is full."""
+        if len(self._queue) >= MAX_QUEUED:
+            return None
+        self._last_command_id += 1
+        self._queue.append((self._last_command_id, item))
+        return self._last_command_id
+
+    def begin_move(self, goal_rad: np.ndarray, *, speed_rad_s: float, acceleration_rad_s2: float) -> None:
+        """Start a point-to-point move, or raise the limit alarm that its goal deserves."""
+        if not self._alarm_if_outside(goal_rad):
+            self.motion.move_to(goal_rad, speed_rad_s=speed_rad_s, acceleration_rad_s2=acceleration_rad_s2)
+
+    def begin_servo(self, point: ServoPoint) -> None:
+        """Hand a servo point to the follower, or raise the limit alarm that it deserves."""
+        if not self._alarm_if_outside(point.target):
+            self.motion.servo_to(point)
+
+    # What time does
+
+    def advance(self, dt_s: float, *, measured_rad: np.ndarray, contact_force_n: float) -> np.ndarray:
+        """Joint targets (6,) rad ``dt_s`` later, from the arm's joints (6,) and the force of contacts on it."""
+        self.uptime_s += dt_s
+        self.measured_rad = measured_rad
+        self._advance_power(dt_s)
+        self._watch_collision(dt_s, contact_force_n=contact_force_n)
+        self._start_queued()
+        for _ in range(MOTION_STEPS):
+            target = self.motion.advance(dt_s / MOTION_STEPS, measured=measured_rad)
+        joint = self.motion.overspeed_joint
+        if joint is not None:
+            self.raise_alarm(Alarm.OVERSPEED_JOINT_1 + joint)
+        return target
+
+    def relocate(self, joints_rad: np.ndarray) -> None:
+        """The arm was put elsewhere from outside the simulation of time: stand there."""
+        self._queue.clear()
+        self.measured_rad = np.array(joints_rad, dtype=np.float64)
+        self.motion.hold_at(joints_rad)
+
+    def _begin_transition(self, power: Power, duration_s: float) -> None:
+        self.power = power
+        self._transition_left_s = duration_s
+
+    def _advance_power(self, dt_s: float) -> None:
+        if self.power not in _AFTER:
+            return
+        self._transition_left_s -= dt_s
+        if self._transition_left_s <= 0.0:
+            self.power = _AFTER[self.power]
+            if self.power is Power.ENABLED and not self.motion.busy:
+                self.motion.hold_at(self.measured_rad)
+
+    def _watch_collision(self, dt_s: float, *, contact_force_n: float) -> None:
+        if not self.enabled or self.motion.kind is MotionKind.DRAGGING:
+            self._contact_force_n = 0.0
+            return
+        share = dt_s / (COLLISION_FILTER_S + dt_s)
+        self._contact_force_n += share * (contact_force_n - self._contact_force_n)
+        if self._contact_force_n > COLLISION_FORCE_N[self.settings.collision_level] and not self.collided:
+            self.collided = True
+            self._flush_and_brake()
+
+    def _start_queued(self) -> None:
+        while self._queue and not self.motion.paused:
+            command_id, item = self._queue[0]
+            servo_goes_on = item.kind is QueueKind.SERVO and self.motion.kind is MotionKind.SERVOING
+            if self.motion.busy and not servo_goes_on:
+                return
+            self._queue.popleft()
+            self.current_command_id = command_id
+            item.begin()
+
+    def _alarm_if_outside(self, joints_rad: np.ndarray) -> bool:
+        for joint, angle in enumerate(joints_rad):
+            if angle > JOINT_UPPER_RAD[joint] + LIMIT_TOLERANCE_RAD:
+                self.raise_alarm(Alarm.LIMIT_JOINT_1_PLUS + 2 * joint)
+                return True
+            if angle < JOINT_LOWER_RAD[joint] - LIMIT_TOLERANCE_RAD:
+                self.raise_alarm(Alarm.LIMIT_JOINT_1_PLUS + 2 * joint + 1)
+                return True
+        return False
+
+    def _flush_and_brake(self) -> None:
+        self._queue.clear()
+        self.motion.paused = False
+        self.motion.brake()
+
+    def _disable(self) -> None:
+        if self.power in (Power.ENABLED, Power.ENABLING):
+            self.power = Power.DISABLED
+
+
+def frame_from_wire(vector: tuple[float, ...]) -> np.ndarray:
+    """Pose (4, 4) in metres from ``{x,y,z,rx,ry,rz}`` in mm and degrees, R = Rz(rz) Ry(ry) Rx(rx)."""
+    position_m = np.array(vector[:3]) * 1e-3
+    return make_pose(position_m, rotation=rotation_from_rpy(np.radians(vector[3:])))

@@ -1,0 +1,146 @@
+"""Pictures of the scene: colour, depth and segmentation, off screen and deterministic.
+
+A renderer has its own copy of the scene and is fed with `SceneState`s, so it can live in another process than the
+physics. OpenGL binds it to the thread that made it. Without a display set ``MUJOCO_GL=egl`` (or ``osmesa``) before the
+first import of mujoco.
+"""
+
+from types import TracebackType
+
+import mujoco
+import numpy as np
+
+from robot.cameras.frame import Intrinsics
+from robot.twin.collision import VISUAL_GROUP
+from robot.twin.contact_shadows import add_contact_shadows
+from robot.twin.optics import CameraName, intrinsics, vertical_field_deg
+from robot.twin.scene import SceneOptions, build_scene
+from robot.twin.scene_state import SceneState
+from robot.twin.variation import VariationApplier
+
+_MAX_GEOMS = 1000
+
+
+class SceneRenderer:
+    """Draws scene states. Close it, or use it as a context manager, to free the OpenGL context."""
+
+    def __init__(self, options: SceneOptions | None = None) -> None:
+        self.scene = build_scene(options)
+        model = self.scene.model
+        self._model = model
+        self._data = mujoco.MjData(model)
+        self._applier = VariationApplier(model)
+        self._camera_ids = {camera: model.camera(camera.label).id for camera in CameraName}
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[:] = 0
+        self._option.geomgroup[VISUAL_GROUP] = 1
+        self._picture = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._picture.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.scene.options.shadows
+        self._picture.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self._gl = mujoco.GLContext(self.scene.options.max_width, self.scene.options.max_height)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._closed = False
+
+    def render(self, state: SceneState, *, camera: CameraName, height: int, width: int) -> np.ndarray:
+        """The picture (H, W, 3) uint8 RGB."""
+        rectangle = self._draw(state, camera, height=height, width=width, decorated=True)
+        return self._read_colours(rectangle)
+
+    def depth(self, state: SceneState, *, camera: CameraName, height: int, width: int) -> np.ndarray:
+        """Distance along the optical axis (H, W) float32 in metres."""
+        rectangle = self._draw(state, camera, height=height, width=width)
+        raw = np.empty((height, width), np.float32)
+        mujoco.mjr_readPixels(None, raw, rectangle, self._context)
+        extent = self._model.stat.extent
+        near, far = self._model.vis.map.znear * extent, self._model.vis.map.zfar * extent
+        # The buffer holds reversed depth that mjr_readPixels turns into 0 near .. 1 far.
+        metres = near / (1.0 - raw.astype(np.float64) * (1.0 - near / far))
+        return np.ascontiguousarray(metres[::-1].astype(np.float32))
+
+    def segmentation(self, state: SceneState, *, camera: CameraName, height: int, width: int) -> np.ndarray:
+        """Body index in the model per pixel (H, W) int32; -1 is the background."""
+        flags = self._picture.flags
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
+        flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
+        try:
+            rectangle = self._draw(state, camera, height=height, width=width)
+            coloured = self._read_colours(rectangle).astype(np.int32)
+        finally:
+            flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = False
+            flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = False
+        drawn = coloured[..., 0] + (coloured[..., 1] << 8) + (coloured[..., 2] << 16)
+        bodies = np.full(self._picture.ngeom + 1, -1, np.int32)
+        for geom in self._picture.geoms[: self._picture.ngeom]:
+            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                bodies[geom.segid + 1] = self._model.geom_bodyid[geom.objid]
+        return bodies[np.where(drawn < len(bodies), drawn, 0)]
+
+    def camera_pose(self, state: SceneState, camera: CameraName) -> np.ndarray:
+        """Pose (4, 4) of a camera in the world, axes as MuJoCo's: x right, y up, z backwards."""
+        self._load(state)
+        pose = np.eye(4)
+        pose[:3, :3] = self._data.cam_xmat[self._camera_ids[camera]].reshape(3, 3)
+        pose[:3, 3] = self._data.cam_xpos[self._camera_ids[camera]]
+        return pose
+
+    def intrinsics(self, camera: CameraName, *, height: int, width: int) -> Intrinsics:
+        """Intrinsics of the pictures of that size."""
+        return intrinsics(camera, height=height, width=width)
+
+    def close(self) -> None:
+        """Frees the OpenGL context; more than once does no harm."""
+        if not self._closed:
+            self._closed = True
+            self._context.free()
+            self._gl.free()
+
+    def __enter__(self) -> "SceneRenderer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_colours(self, rectangle: mujoco.MjrRect) -> np.ndarray:
+        image = np.empty((rectangle.height, rectangle.width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, rectangle, self._context)
+        return np.ascontiguousarray(image[::-1])
+
+    def _load(self, state: SceneState) -> None:
+        if state.qpos.shape != (self._model.nq,):
+            raise ValueError(f"scene state: expected qpos of shape ({self._model.nq},), got {state.qpos.shape}")
+        self._applier.apply(state.variation)
+        self._data.qpos[:] = state.qpos
+        self._data.mocap_pos[self.scene.plate_mocap] = state.plate_position_m
+        self._data.mocap_quat[self.scene.plate_mocap] = state.plate_quaternion
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+
+    def _draw(
+        self, state: SceneState, camera: CameraName, *, height: int, width: int, decorated: bool = False
+    ) -> mujoco.MjrRect:
+        options = self.scene.options
+        if not (0 < height <= options.max_height and 0 < width <= options.max_width):
+            raise ValueError(
+                f"picture of {height} x {width} pixels: this renderer was made for at most "
+                f"{options.max_height} x {options.max_width}; give SceneOptions a larger max_height and max_width"
+            )
+        if self._closed:
+            raise RuntimeError("this renderer is closed; make a new one")
+        self._load(state)
+        camera_id = self._camera_ids[camera]
+        self._model.cam_fovy[camera_id] = vertical_field_deg(camera, height=height, width=width)
+        self._camera.fixedcamid = camera_id
+        self._gl.make_current()
+        rectangle = mujoco.MjrRect(0, 0, width, height)
+        category = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, category, self._picture)
+        if decorated and not options.shadows:
+            add_contact_shadows(self.scene, self._data, self._picture)
+        mujoco.mjr_render(rectangle, self._picture, self._context)
+        return rectangle

@@ -1,0 +1,144 @@
+"""The command as a process: start, refuse to start, be killed, end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from policy_server.client import (
+    SIX_JOINTS_AND_GRIPPER,
+    Backoff,
+    PolicyClient,
+    PolicyClientError,
+)
+from policy_server.pi0.checkpoint import save_policy
+from policy_server.pi0.policy import Policy
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60.0
+
+
+def a_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "policy_server.main", "--policy", "nano", *arguments]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, expected to end by itself."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def connected(port: int) -> PolicyClient:
+    client = PolicyClient(f"ws://127.0.0.1:{port}", expected=SIX_JOINTS_AND_GRIPPER, connect_timeout_s=PATIENCE_S)
+    assert client.reconnect(stop=threading.Event(), backoff=Backoff(longest_s=0.3))
+    return client
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_cleanly_with_a_client_connected(
+    nano: Policy, tmp_path: Path, number: signal.Signals
+) -> None:
+    port = a_free_port()
+    with serving("--port", str(port), "--json", str(tmp_path / "result.json")) as process:
+        client = connected(port)
+        client.infer(nano.example(), observation_time_ns=1, timeout_s=PATIENCE_S)
+        os.kill(process.pid, number)
+        _, log = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
+        client.close()
+    assert "RANDOM WEIGHTS" in log
+    assert "Traceback" not in log
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["policy"] == {"name": "nano-random", "trained": False, "digest": result["policy"]["digest"]}
+    assert result["requests"]["served"] == 1
+
+
+def test_a_client_comes_back_after_the_server_was_killed(nano: Policy) -> None:
+    port = a_free_port()
+    with serving("--port", str(port)) as process:
+        client = connected(port)
+        before = client.contract
+        process.kill()
+        process.wait(PATIENCE_S)
+        with pytest.raises(PolicyClientError):
+            client.infer(nano.example(), observation_time_ns=1)
+    with serving("--port", str(port)):
+        assert client.reconnect(stop=threading.Event(), backoff=Backoff(longest_s=0.3))
+        assert client.contract == before
+        assert client.infer(nano.example(), observation_time_ns=2, timeout_s=PATIENCE_S).actions.shape == (15, 7)
+        client.close()
+
+
+def test_a_port_in_use_is_one_clear_line_and_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "Address already in use; is another server running there? Choose another --port" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_settings_are_named(tmp_path: Path, nano: Policy) -> None:
+    cases = {
+        ("--policy", "nope"): "Known policies: nano",
+        ("--threads", "0"): "--threads: expected at least 1, found 0",
+        ("--device", "toaster"): "--device: expected auto, cpu or cuda",
+        ("--policy", str(tmp_path / "broken.yaml")): "No such file",
+    }
+    save_policy(nano, tmp_path / "policy")
+    (tmp_path / "policy" / "policy.safetensors").unlink()
+    (tmp_path / "broken.yaml").write_text(f"name: x\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\n")
+    for arguments, reason in cases.items():
+        done = run("--port", "0", *arguments)
+        assert done.returncode == 1, arguments
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_is_served_under_its_own_name(nano: Policy, tmp_path: Path) -> None:
+    save_policy(nano, tmp_path / "policy")
+    (tmp_path / "mine.yaml").write_text(f"name: mine\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\n")
+    port = a_free_port()
+    with serving("--policy", str(tmp_path / "mine.yaml"), "--port", str(port)):
+        client = connected(port)
+        assert client.contract is not None
+        assert client.contract.checkpoint_digest == nano.contract.checkpoint_digest
+        client.close()
+
+
+def test_the_robots_modules_import_without_torch() -> None:
+    program = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'safetensors', 'sentencepiece', 'fastapi', 'uvicorn', 'PIL'):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import policy_server.wire, policy_server.client, policy_server.contract
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,221 @@
+"""Wires of the twin for tests: a trivial plant, a rig on free ports, a twin process, a controller client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from configs.schema import CONFIGS, RigConfig, load_rig
+from robot.motion.nova5 import GRIPPER_FULL_STROKE_S, GRIPPER_STROKE_M
+from robot.twin.control import TwinControl
+from robot.twin.controller import Controller
+from robot.twin.controller_core import ControllerOptions
+from robot.twin.controller_feedback import Measurement
+from robot.twin.controller_flange import Flange
+from robot.twin.controller_grammar import RequestBuffer
+from robot.twin.gripper_registers import GripperRegisters
+from robot.twin.plant import PHYSICS_STEP_S, SLICE_S
+
+START_RAD = np.radians([0.0, 0.0, -90.0, 0.0, 90.0, 0.0])
+
+
+class TrivialPlant:
+    """Joints are where they are told to be; jaws close at the real speed and stop at ``object_width_m``."""
+
+    def __init__(self) -> None:
+        self.joints_rad = START_RAD.copy()
+        self.joint_speed_rad_s = np.zeros(6)
+        self.joint_torque_nm = np.zeros(6)
+        self.contact_force_n = 0.0
+        self.gripper_opening_m = GRIPPER_STROKE_M
+        self.object_width_m = 0.0
+        self._target_m = GRIPPER_STROKE_M
+
+    def set_gripper_target(self, opening_m: float, *, force_n: float) -> None:
+        self._target_m = opening_m
+
+    def step_towards(self, joints_rad: np.ndarray, *, steps: int) -> None:
+        duration_s = steps * PHYSICS_STEP_S
+        self.joint_speed_rad_s = (joints_rad - self.joints_rad) / duration_s
+        self.joints_rad = joints_rad.copy()
+        way = GRIPPER_STROKE_M / GRIPPER_FULL_STROKE_S * duration_s
+        step = float(np.clip(self._target_m - self.gripper_opening_m, -way, way))
+        self.gripper_opening_m = max(self.gripper_opening_m + step, min(self.object_width_m, self.gripper_opening_m))
+
+
+class Bench:
+    """A controller on a trivial plant without sockets, whose time passes only in `run`."""
+
+    def __init__(self, options: ControllerOptions) -> None:
+        self.plant = TrivialPlant()
+        self.gripper = GripperRegisters()
+        self.controller = Controller(options, joints_rad=START_RAD, flange=Flange(self.gripper))
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / SLICE_S)):
+            plant = self.plant
+            measurement = Measurement(
+                plant.joints_rad, plant.joint_speed_rad_s, plant.joint_torque_nm, plant.contact_force_n
+            )
+            plant.step_towards(self.controller.advance(SLICE_S, measurement=measurement), steps=4)
+            jaw = self.gripper.advance(SLICE_S, opening_m=plant.gripper_opening_m)
+            plant.set_gripper_target(jaw.opening_m, force_n=jaw.force_n)
+
+    def ask(self, text: str) -> str:
+        """The answers to all requests in ``text``."""
+        requests = RequestBuffer().feed(text.encode())
+        return "".join(self.controller.answer(request).data.decode() for request in requests)
+
+    def packet(self) -> np.void:
+        from robot.arm.protocol import decode_feedback
+
+        plant = self.plant
+        measurement = Measurement(plant.joints_rad, plant.joint_speed_rad_s, plant.joint_torque_nm)
+        return decode_feedback(self.controller.make_packet(measurement))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A controller just switched on."""
+    return Bench(ControllerOptions(boot_s=0.1, power_on_s=0.1, enable_s=0.1))
+
+
+@pytest.fixture
+def enabled(bench: Bench) -> Bench:
+    """A controller whose arm is enabled."""
+    bench.run(0.2)
+    assert bench.ask("PowerOn()") == "0,{},PowerOn();"
+    bench.run(0.2)
+    assert bench.ask("EnableRobot(1.0)") == "0,{},EnableRobot(1.0);"
+    bench.run(0.2)
+    assert bench.ask("RobotMode()") == "0,{5},RobotMode();"
+    return bench
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [connection.getsockname()[1] for connection in sockets]
+    for connection in sockets:
+        connection.close()
+    return ports
+
+
+@pytest.fixture(name="free_ports")
+def free_ports_fixture() -> Callable[[int], list[int]]:
+    return free_ports
+
+
+def write_rig(folder: Path) -> Path:
+    """A copy of the twin's rig with ports and a name of its own."""
+    content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
+    dashboard, feedback, slow, control = free_ports(4)
+    content["name"] = f"twin-test-{os.getpid()}"
+    content["arm"] |= {"dashboard_port": dashboard, "feedback_port": feedback, "slow_feedback_port": slow}
+    content["twin"] |= {"control_port": control, "power_on_s": 0.1}
+    path = folder / "rig.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+class TwinProcess:
+    """``python -m robot.twin.server`` on a rig of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        self.rig_path = write_rig(folder)
+        self.rig: RigConfig = load_rig(self.rig_path)
+        self.process = self.start(*arguments)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        environment = {"MUJOCO_GL": "egl", **os.environ, "NOVA_PI_RUNTIME_DIR": str(self.folder)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "robot.twin.server", "--rig", str(self.rig_path), "--headless", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=20)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwinProcess]:
+    """A running, ready twin that a module's tests share."""
+    folder = tmp_path_factory.mktemp("twin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOVA_PI_RUNTIME_DIR", str(folder))
+        process = TwinProcess(folder, "--task", "cup")
+        try:
+            TwinControl.wait(process.rig, timeout_s=40).close()
+            yield process
+        finally:
+            process.stop()
+
+
+@pytest.fixture
+def start_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TwinProcess]]:
+    """Starts twins of one test's own; they are killed at its end."""
+    monkeypatch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path))
+    started = []
+
+    def start(*arguments: str) -> TwinProcess:
+        started.append(TwinProcess(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+class Client:
+    """A raw client of port 29999."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+
+    def send(self, text: str) -> None:
+        self.socket.sendall(text.encode())
+
+    def read(self, replies: int = 1) -> str:
+        """Bytes up to the n-th ``;``."""
+        data = b""
+        while data.count(b";") < replies:
+            piece = self.socket.recv(1)
+            assert piece, f"the controller closed the connection after {data!r}"
+            data += piece
+        return data.decode()
+
+    def ask(self, text: str) -> str:
+        self.send(text)
+        return self.read(text.count(")"))
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[int], Client]]:
+    """Opens raw clients; they are closed at the test's end."""
+    clients = []
+
+    def open_client(port: int) -> Client:
+        clients.append(Client(port))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
