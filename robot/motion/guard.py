@@ -30,7 +30,7 @@ from robot.motion.inverse_kinematics import refine
 from robot.motion.limits import GuardLimits
 from robot.motion.nova5 import JOINT_COUNT
 from robot.motion.rotations import Array
-from robot.motion.violations import Depths, depths, describe_box, describe_table
+from robot.motion.violations import Depths, depths, describe_box, describe_table, tool_points_m
 from robot.motion.waypoints import Setpoint, WaypointError, Waypoints
 
 MAX_CLIP_CHANGE_RAD = 0.5
@@ -132,7 +132,7 @@ def check_waypoints(
     findings += gripper_findings + clip_findings + box_findings
     if len(joints) == 0:
         return GuardResult(None, tuple(findings))
-    jump = _jump(joints[0], present=present, limits=limits)
+    jump = _jump(joints[0], present=present, limits=limits) if clip_findings or box_findings else []
     if jump:
         return GuardResult(None, (*findings, *jump))
     count = len(joints)
@@ -200,7 +200,7 @@ def _jump(first: Array, *, present: Array, limits: GuardLimits) -> list[Finding]
             f"allowed {limits.max_jump_rad} rad"
         )
         return [Finding(GuardEvent.JUMP, 1, detail)]
-    points = depths(np.stack([first, present]), gripper=0.0, limits=limits).tool_point_m
+    points = tool_points_m(np.stack([first, present]), limits=limits)
     distance = float(np.linalg.norm(points[0] - points[1]))
     if distance > limits.max_jump_m:
         detail = (
@@ -280,7 +280,7 @@ def _speeds(waypoints: Waypoints, *, limits: GuardLimits) -> list[Finding]:
         return []
     steps_s = np.diff(waypoints.t_ns)[:, None] * 1e-9
     speeds = np.diff(waypoints.joints_rad, axis=0) / steps_s
-    points = depths(waypoints.joints_rad, gripper=0.0, limits=limits).tool_point_m
+    points = tool_points_m(waypoints.joints_rad, limits=limits)
     tool_speeds = np.linalg.norm(np.diff(points, axis=0), axis=1) / steps_s[:, 0]
     accelerations = np.diff(speeds, axis=0) / (0.5 * (steps_s[1:] + steps_s[:-1]))
     findings = []

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robot.motion.guard_events import Finding, GuardEvent
-from robot.motion.kinematics import link_frames
+from robot.motion.kinematics import flange_pose, link_frames
 from robot.motion.limits import GuardLimits
 from robot.motion.nova5 import JOINT_COUNT
 from robot.motion.rotations import Array
@@ -35,12 +35,17 @@ class Depths:
         return np.concatenate([self.joint_rad, np.abs(self.box_m), self.table_m[:, None]], axis=1)
 
 
+def tool_points_m(joints_rad: Array, *, limits: GuardLimits) -> Array:
+    """Tool points (m, 3) of postures (m, 6), base frame."""
+    return _tool_points(flange_pose(joints_rad), limits=limits)
+
+
 def depths(joints_rad: Array, *, gripper: float | None, limits: GuardLimits, margin_rad: float = 0.0) -> Depths:
     """Depths of postures (m, 6). ``gripper`` is the *measured* position, None when unknown (every opening then
     counts)."""
     frames = link_frames(joints_rad)
     flange = frames[:, -1]
-    tool_point = flange[:, :3, :3] @ limits.tool_point_m + flange[:, :3, 3]
+    tool_point = _tool_points(flange, limits=limits)
     envelope = limits.envelope.points_m(gripper=gripper)
     lowest = np.min(flange[:, 2, :3] @ envelope.T, axis=1) + flange[:, 2, 3]
     lowest = np.minimum(lowest, np.min(frames[:, _ARM_LINKS, 2, 3], axis=1) - limits.link_radius_m)
@@ -94,3 +99,8 @@ def describe_table(depth_m: float, *, limits: GuardLimits) -> str:
         f"lowest point of tool or arm {depth_m * 1e3:.1f} mm too low (table at {limits.table_height_m:.3f} m "
         f"plus {limits.table_clearance_m * 1e3:.0f} mm)"
     )
+
+
+def _tool_points(flange: Array, *, limits: GuardLimits) -> Array:
+    points: Array = flange[:, :3, :3] @ limits.tool_point_m + flange[:, :3, 3]
+    return points

@@ -1,0 +1,1 @@
+"""Benchmarks of the robot side; `launch/bench` prints them."""
