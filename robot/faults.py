@@ -1,6 +1,7 @@
 """Everything that can go wrong on a rig, in one table: code, severity, reaction, what the operator is told.
 
 robotd, the camera workers, the logs and the operator's page read from this table. Codes are stable: they are recorded.
+What the guard objects to in a *command* has a table of its own: `robot.motion.guard_events`.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Reaction(IntEnum):
 
 
 class Fault(IntEnum):
-    """Stable codes. Hundreds: 1 cameras, 2 the arm's wires, 3 commands, 4 the arm itself, 5 gripper, 6 this machine."""
+    """Stable codes. Hundreds: 1 cameras, 2 the arm's wires, 4 the arm itself, 5 gripper, 6 this machine."""
 
     NONE = 0
     CAMERA_LOST = 101
@@ -50,11 +51,6 @@ class Fault(IntEnum):
     PORT_OCCUPIED = 204
     NOT_TCP_MODE = 205
     SERVO_REPLIES_MISSING = 206
-    CHUNK_REFUSED = 301
-    TARGET_CLIPPED = 302
-    JUMP_REFUSED = 303
-    INVERSE_KINEMATICS = 304
-    SETPOINT_REJECTED = 305
     ARM_ALARM = 401
     COLLISION = 402
     EMERGENCY_STOP = 403
@@ -149,19 +145,6 @@ _ROWS: tuple[FaultEntry, ...] = (
         Severity.FAULT,
         Reaction.SILENCE_AND_LATCH,
         "the controller no longer answers the set-points: check its load and the network, then acknowledge",
-    ),
-    FaultEntry(Fault.CHUNK_REFUSED, Severity.NOTICE, Reaction.COUNT, "a chunk with unusable values was refused whole"),
-    FaultEntry(
-        Fault.TARGET_CLIPPED, Severity.NOTICE, Reaction.COUNT, "a waypoint outside the limits was clipped to them"
-    ),
-    FaultEntry(
-        Fault.JUMP_REFUSED, Severity.NOTICE, Reaction.COUNT, "a chunk that begins too far from the arm was refused"
-    ),
-    FaultEntry(
-        Fault.INVERSE_KINEMATICS, Severity.NOTICE, Reaction.COUNT, "a waypoint could not be moved into the workspace"
-    ),
-    FaultEntry(
-        Fault.SETPOINT_REJECTED, Severity.WARNING, Reaction.HOLD, "the last check before the wire rejected a set-point"
     ),
     FaultEntry(
         Fault.ARM_ALARM,

@@ -12,9 +12,7 @@ import select
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import degrees
 
 from robot.arm.errors import (
@@ -26,6 +24,7 @@ from robot.arm.errors import (
     ReplyLostError,
     refusal,
 )
+from robot.arm.pending import Counts, DashboardStatistics, Pending, Stream
 from robot.arm.protocol import (
     NOT_TCP_TEXT,
     OCCUPIED_TEXT,
@@ -49,60 +48,6 @@ _SERVO_REPLY_LOST_NS = 2_000_000_000
 _LATE_REPLY_LOST_NS = 10_000_000_000
 
 
-@dataclass
-class _Pending:
-    """A request whose reply has not come; ``done`` is None for set-points, which nobody waits for."""
-
-    request: str
-    sent_ns: int
-    done: threading.Event | None
-    timeout_ns: int = 0
-    reply: Reply | None = None
-    error: ArmError | None = None
-    abandoned: bool = False
-
-    @property
-    def is_servo(self) -> bool:
-        return self.done is None
-
-    def fail(self, error: ArmError) -> None:
-        self.error = error
-        if self.done is not None:
-            self.done.set()
-
-
-@dataclass(frozen=True)
-class DashboardStatistics:
-    """What the connection has seen: set-points sent and skipped, replies that came late, strayed or got lost."""
-
-    servo_sent: int
-    servo_skipped: int
-    servo_outstanding: int
-    late_replies: int
-    stray_replies: int
-    lost_replies: int
-
-
-@dataclass
-class _Counts:
-    servo_sent: int = 0
-    servo_skipped: int = 0
-    late_replies: int = 0
-    stray_replies: int = 0
-    lost_replies: int = 0
-
-
-@dataclass
-class _Stream:
-    """Everything the two directions share; guarded by ``lock``."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    pending: deque[_Pending] = field(default_factory=deque)
-    servo_outstanding: int = 0
-    servo_error: int | None = None
-    broken: ArmError | None = None
-
-
 class DashboardClient:
     """One connection to the dashboard port of the controller at ``host``. Closes with the context.
 
@@ -116,8 +61,8 @@ class DashboardClient:
     ) -> None:
         self.host, self.port = host, port
         self._max_outstanding = max_servo_outstanding
-        self._stream = _Stream()
-        self._counts = _Counts()
+        self._stream = Stream()
+        self._counts = Counts()
         self._closing = threading.Event()
         try:
             self._socket = socket.create_connection((host, port), timeout=connect_timeout_s)
@@ -165,7 +110,7 @@ class DashboardClient:
         Raises `CommandTimeoutError` (its late reply is then swallowed, never taken for another's), a subclass of
         `CommandRefusedError` for an error code, `NotTcpModeError`, or `ArmConnectionError`.
         """
-        pending = _Pending(command, time.monotonic_ns(), done=threading.Event(), timeout_ns=seconds_to_ns(timeout_s))
+        pending = Pending(command, time.monotonic_ns(), done=threading.Event(), timeout_ns=seconds_to_ns(timeout_s))
         with self._stream.lock:
             self._raise_if_broken()
             self._forget_lost_replies(pending.sent_ns)
@@ -257,7 +202,7 @@ class DashboardClient:
             if full or not select.select([], [self._socket], [], 0)[1]:
                 self._counts.servo_skipped += 1
                 return False
-            self._stream.pending.append(_Pending(command, now_ns, done=None))
+            self._stream.pending.append(Pending(command, now_ns, done=None))
             self._stream.servo_outstanding += 1
             self._send(command)
             self._counts.servo_sent += 1
@@ -380,7 +325,7 @@ class DashboardClient:
                 self._drop_head_as_lost()
             self._settle(pending.popleft(), reply)
 
-    def _settle(self, entry: _Pending, reply: Reply) -> None:
+    def _settle(self, entry: Pending, reply: Reply) -> None:
         if entry.is_servo:
             self._stream.servo_outstanding -= 1
             if reply.error_id != ErrorCode.OK and self._stream.servo_error is None:

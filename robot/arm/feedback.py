@@ -18,6 +18,7 @@ import numpy as np
 from robot.arm.errors import ArmConnectionError
 from robot.arm.protocol import (
     FEEDBACK_BYTES,
+    FEEDBACK_DTYPE,
     FEEDBACK_MAGIC,
     FEEDBACK_PERIOD_S,
     MAGIC_OFFSET,
@@ -59,25 +60,43 @@ class ArmFeedback:
     drag: bool
 
 
-def decode(packet: bytes | memoryview, *, receive_ns: int) -> ArmFeedback:
+def decode(packet: bytes, *, receive_ns: int) -> ArmFeedback:
     """One packet as `ArmFeedback`; `ProtocolError` if its length or magic number is wrong."""
-    record = decode_feedback(packet)
+    if len(packet) != FEEDBACK_BYTES or not _is_packet_at(packet, 0):
+        decode_feedback(packet)  # says what is wrong
     return ArmFeedback(
         receive_ns=receive_ns,
-        controller_time_ms=int(record["time_stamp"]),
-        robot_mode=int(record["robot_mode"]),
-        joints_rad=record["q_actual"] * _RAD_PER_DEG,
-        joint_speed_rad_s=record["qd_actual"] * _RAD_PER_DEG,
-        joint_torque_nm=record["m_actual"].copy(),
-        target_rad=record["q_target"] * _RAD_PER_DEG,
-        tcp_force_n=record["tcp_force"].copy(),
-        robot_type=int(record["robot_type"]),
-        command_id=int(record["current_command_id"]),
-        enabled=bool(record["enable_status"]),
-        error=bool(record["error_status"]),
-        collision=bool(record["collision_state"]),
-        drag=bool(record["drag_status"]),
+        controller_time_ms=_unsigned(packet, "time_stamp"),
+        robot_mode=_unsigned(packet, "robot_mode"),
+        joints_rad=_six(packet, "q_actual") * _RAD_PER_DEG,
+        joint_speed_rad_s=_six(packet, "qd_actual") * _RAD_PER_DEG,
+        joint_torque_nm=_six(packet, "m_actual").copy(),
+        target_rad=_six(packet, "q_target") * _RAD_PER_DEG,
+        tcp_force_n=_six(packet, "tcp_force").copy(),
+        robot_type=packet[_OFFSETS["robot_type"]],
+        command_id=_unsigned(packet, "current_command_id"),
+        enabled=bool(packet[_OFFSETS["enable_status"]]),
+        error=bool(packet[_OFFSETS["error_status"]]),
+        collision=bool(packet[_OFFSETS["collision_state"]]),
+        drag=bool(packet[_OFFSETS["drag_status"]]),
     )
+
+
+# Field by field: taking the whole record apart through numpy costs ten times as much, 125 times a second.
+_OFFSETS = {name: int(field[1]) for name, field in (FEEDBACK_DTYPE.fields or {}).items()}
+
+
+def _six(packet: bytes, name: str) -> np.ndarray:
+    return np.frombuffer(packet, "<f8", count=6, offset=_OFFSETS[name])
+
+
+def _unsigned(packet: bytes, name: str) -> int:
+    return int.from_bytes(packet[_OFFSETS[name] : _OFFSETS[name] + 8], "little")
+
+
+def _is_packet_at(buffer: bytes, start: int) -> bool:
+    magic_at = start + MAGIC_OFFSET
+    return buffer[start : start + 2] == _LENGTH and buffer[magic_at : magic_at + len(_MAGIC)] == _MAGIC
 
 
 class PacketStream:
@@ -121,8 +140,7 @@ class PacketStream:
         self._buffer = b""
 
     def _is_packet(self, start: int) -> bool:
-        magic_at = start + MAGIC_OFFSET
-        return self._buffer[start : start + 2] == _LENGTH and self._buffer[magic_at : magic_at + len(_MAGIC)] == _MAGIC
+        return _is_packet_at(self._buffer, start)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from robot.runtime import ring_name
 REQUEST_TIMEOUT_S = 3.0
 ENABLE_TIMEOUT_S = 60.0
 _POLL_S = 0.02
+_NEWER_STATE_NS = 200_000_000
 
 
 class RobotClient:
@@ -217,6 +218,7 @@ class RobotClient:
             if operation is None:
                 raise RobotdError(f"robotd no longer knows how {what} ended: it was restarted, look at the arm")
             if operation.outcome == Outcome.DONE:
+                self._wait_for_newer_state()
                 return
             if operation.outcome == Outcome.FAILED:
                 known = ERRORS.get(operation.error)
@@ -224,3 +226,9 @@ class RobotClient:
             if time.monotonic() > deadline_s:
                 raise OperationTimeoutError(f"expected {what} to end within {timeout_s:g} s, it is still under way")
             time.sleep(_POLL_S)
+
+    def _wait_for_newer_state(self) -> None:
+        """So that `state` never shows what was true before the operation ended."""
+        ended_ns = time.monotonic_ns()
+        while self.state().receive_ns < ended_ns and time.monotonic_ns() - ended_ns < _NEWER_STATE_NS:
+            time.sleep(0.002)

@@ -2,11 +2,15 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Self, TextIO
 
 from robot.daemon.errors import AlreadyRunningError
 from robot.runtime import runtime_dir
+
+_PATIENCE_S = 0.5
+"""Somebody who only asks (`holder_pid`) has the lock for an instant."""
 
 
 def lock_path(rig_name: str) -> Path:
@@ -43,17 +47,25 @@ class RobotdLock:
 
     def __init__(self, rig_name: str) -> None:
         self._file = lock_path(rig_name).open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = _written_pid(self._file)
-            self._file.close()
-            raise AlreadyRunningError(
-                f"robotd for rig {rig_name!r} is already running (process {pid}): use that one, or stop it first"
-            ) from None
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not self._taken():
+            if time.monotonic() > deadline_s:
+                pid = _written_pid(self._file)
+                self._file.close()
+                raise AlreadyRunningError(
+                    f"robotd for rig {rig_name!r} is already running (process {pid}): use that one, or stop it first"
+                )
+            time.sleep(0.02)
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Let the next robotd start."""

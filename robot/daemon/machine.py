@@ -28,6 +28,8 @@ FEEDBACK_LIMIT_NS = seconds_to_ns(0.1)
 """Older feedback than this means that nobody sees the arm: nothing more is sent."""
 IDLE_FEEDBACK_LIMIT_NS = seconds_to_ns(3.0)
 """While the arm is not under our control, feedback may pause (the controller resets it when it enables)."""
+FOREIGN_MOTION_NS = seconds_to_ns(2.0)
+"""The controller may say RUNNING this long after our last set-point; then somebody else moves the arm."""
 _RECENT_EVENTS = 100
 
 ACTIVE = frozenset({MachineState.READY, MachineState.STREAMING, MachineState.HOLDING, MachineState.MOVING})
@@ -69,6 +71,7 @@ class Machine:
         self.counts: Counter[str] = Counter()
         self.recent: deque[Event] = deque(maxlen=_RECENT_EVENTS)
         self.move_number: int | None = None
+        self._running_since_ns: int | None = None
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -128,11 +131,22 @@ class Machine:
             if self.state in (MachineState.FAULT, MachineState.DISCONNECTED):
                 return Fault.NONE
             fault = fault_in(feedback, active=self.state in ACTIVE)
+            if fault == Fault.NONE and self._is_moved_by_others(feedback):
+                fault = Fault.CONTROL_TAKEN
             if fault != Fault.NONE:
                 self.latch(
                     fault, now_ns=feedback.receive_ns, detail=f"controller mode {mode_name(feedback.robot_mode)}"
                 )
             return fault
+
+    def _is_moved_by_others(self, feedback: ArmFeedback) -> bool:
+        """The controller has been executing for a while although we send nothing."""
+        if not self.at_rest or self.state not in ACTIVE or feedback.robot_mode != RobotMode.RUNNING:
+            self._running_since_ns = None
+            return False
+        if self._running_since_ns is None:
+            self._running_since_ns = feedback.receive_ns
+        return feedback.receive_ns - self._running_since_ns > FOREIGN_MOTION_NS
 
     def watch_age(self, age_ns: int, *, now_ns: int) -> None:
         """Latch FEEDBACK_STALE when the arm has not been seen for too long."""

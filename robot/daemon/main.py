@@ -1,6 +1,7 @@
 """``python -m robot.daemon --rig NAME_OR_PATH``: run robotd until SIGTERM or Ctrl-C, then bring the arm to rest."""
 
 import argparse
+import contextlib
 import gc
 import logging
 import sys
@@ -11,6 +12,7 @@ from configs.schema import ConfigError, RigConfig, load_rig
 from robot.daemon.checks import open_devices
 from robot.daemon.errors import RobotdError
 from robot.daemon.lock import RobotdLock, socket_path
+from robot.daemon.priority import prefer_this_process
 from robot.daemon.robotd import Robotd
 from robot.daemon.server import CommandServer
 from robot.processes import stop_event_on_signals
@@ -29,6 +31,7 @@ def main() -> int:
     parser.add_argument("--rig", default="twin", help="name in configs/rigs, or path of a YAML file")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s robotd %(levelname)s %(message)s")
+    prefer_this_process()
     with stop_event_on_signals() as stop:
         try:
             rig = load_rig(arguments.rig)
@@ -41,20 +44,17 @@ def main() -> int:
 
 
 def _serve(rig: RigConfig, *, stop: Event) -> None:
-    devices = open_devices(rig)
-    robotd = Robotd(rig, devices=devices)
-    try:
+    with contextlib.ExitStack() as cleanup:
+        devices = open_devices(rig)
+        cleanup.callback(devices.close)
+        robotd = Robotd(rig, devices=devices)
+        cleanup.callback(robotd.close)
         robotd.start()
-        server = CommandServer(robotd, path=socket_path(rig.name))
-        try:
-            log.info("rig %s: ready, arm %s:%d", rig.name, rig.arm.host, rig.arm.dashboard_port)
-            _run(robotd, stop=stop)
-        finally:
-            log.info("shutting down: decelerate, hold, release")
-            robotd.close()
-            server.close()
-    finally:
-        devices.close()
+        # Closed first, and with it every lease: what moved the arm is told to hold before the devices are let go.
+        cleanup.callback(CommandServer(robotd, path=socket_path(rig.name)).close)
+        log.info("rig %s: ready, arm %s:%d", rig.name, rig.arm.host, rig.arm.dashboard_port)
+        _run(robotd, stop=stop)
+        log.info("shutting down: decelerate, hold, release")
 
 
 def _run(robotd: Robotd, *, stop: Event) -> None:

@@ -16,6 +16,7 @@ from robot.state import STATE_DTYPE
 
 RING_SLOTS = 256
 """Two seconds of feedback."""
+QUIET_NS = 50_000_000
 _TOOL_POINT = np.array(TOOL_POINT_M)
 
 
@@ -46,11 +47,11 @@ class StatePublisher:
             self._capture_ns = feedback.receive_ns
             self._write(gripper, now_ns=feedback.receive_ns)
 
-    def heartbeat(self, *, gripper: GripperState, now_ns: int) -> None:
-        """The last packet's values once more with today's machine state, if none has come for 50 ms: ``capture_ns``
-        stays that of the packet, so that readers see how old the arm's part is."""
+    def heartbeat(self, *, gripper: GripperState, now_ns: int, quiet_ns: int = QUIET_NS) -> None:
+        """The last packet's values once more with the present machine state, if none has come for ``quiet_ns``:
+        ``capture_ns`` stays that of the packet, so that readers see how old the arm's part is."""
         with self._lock:
-            if now_ns - self._capture_ns > 50_000_000:
+            if now_ns - self._capture_ns > quiet_ns:
                 self._write(gripper, now_ns=now_ns)
 
     def _write(self, gripper: GripperState, *, now_ns: int) -> None:

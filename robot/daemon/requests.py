@@ -152,7 +152,7 @@ def _move_to(robotd: Robotd, message: dict[str, Any], *, peer: Peer) -> dict[str
         )
         operation = machine.operations.start("move_to")
         machine.move_number = operation.number
-        machine.core.move(waypoints, now_ns=now_ns, gripper=gripper)
+        machine.core.move(waypoints, now_ns=now_ns, gripper=gripper, speed_rad_s=speed)
         machine.state = MachineState.MOVING
     return {"operation": operation.number, "duration_s": (int(waypoints.t_ns[-1]) - now_ns) * 1e-9}
 

@@ -11,7 +11,7 @@ from configs.schema import RigConfig
 from robot.arm.errors import EMERGENCY_STOP_ALARMS, ArmError, describe_alarms
 from robot.arm.feedback import ArmFeedback
 from robot.arm.protocol import RobotMode
-from robot.clock import seconds_to_ns
+from robot.clock import NS_PER_S, seconds_to_ns
 from robot.daemon import checks
 from robot.daemon.errors import AcknowledgeError, EnableError, FaultError, RobotdError
 from robot.daemon.machine import ACTIVE, Machine, fault_in, mode_name
@@ -35,6 +35,7 @@ POWER_ON_S = 30.0
 ENABLE_S = 20.0
 GRIPPER_SILENCE_NS = seconds_to_ns(1.0)
 SHUTDOWN_S = 3.0
+CLOCK_STEP_NS = seconds_to_ns(0.1)
 _SETTLE_S = 0.3
 _WITH_ALARMS = frozenset({Fault.ARM_ALARM, Fault.COLLISION, Fault.ARM_DISABLED})
 """Faults seen in the feedback whose alarm ids are worth asking for."""
@@ -74,6 +75,8 @@ class Robotd:
         self._publisher = StatePublisher(self.machine, ring=self._state_ring, servo=self.servo)
         self._gripper_seen_ns = time.monotonic_ns()
         self._gripper_status = self.gripper.state.status
+        self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
+        self._resyncs = self.feedback.statistics.resyncs
         self._closing = threading.Event()
 
     def start(self) -> None:
@@ -98,13 +101,23 @@ class Robotd:
         self.gripper.close()
         self.feedback.close()
         self.dashboard.close()
-        self._publisher.heartbeat(gripper=self.gripper.state, now_ns=time.monotonic_ns() + seconds_to_ns(1.0))
+        self._publisher.heartbeat(gripper=self.gripper.state, now_ns=time.monotonic_ns(), quiet_ns=0)
         self._state_ring.unlink()
         self._servo_ring.unlink()
 
     def heartbeat(self) -> None:
-        """To be called some twenty times a second: readers see the machine's state even while the arm is silent."""
-        self._publisher.heartbeat(gripper=self.gripper.state, now_ns=time.monotonic_ns())
+        """To be called some twenty times a second: readers see the machine's state even while the arm is silent, and
+        what needs no reaction is noted."""
+        now_ns = time.monotonic_ns()
+        self._publisher.heartbeat(gripper=self.gripper.state, now_ns=now_ns)
+        wall_offset_ns = time.time_ns() - now_ns
+        step_ns, self._wall_offset_ns = wall_offset_ns - self._wall_offset_ns, wall_offset_ns
+        if abs(step_ns) > CLOCK_STEP_NS:
+            self.machine.note(Fault.CLOCK_STEPPED, now_ns=now_ns, detail=f"by {step_ns / NS_PER_S:+.3f} s")
+        resyncs = self.feedback.statistics.resyncs
+        if resyncs != self._resyncs:
+            self._resyncs = resyncs
+            self.machine.note(Fault.FEEDBACK_MISFRAMED, now_ns=now_ns)
 
     def measured_gripper(self) -> float | None:
         """Position 0 (open) to 1 (closed), None while the gripper does not answer."""

@@ -18,7 +18,6 @@ from robot.daemon.robotd import Robotd
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 32
-_ACCEPT_POLL_S = 0.2
 _SEND_TIMEOUT_S = 2.0
 _CREDENTIALS = struct.Struct("3i")
 
@@ -38,13 +37,13 @@ class CommandServer:
         self._listener.bind(str(path))
         path.chmod(0o600)
         self._listener.listen(MAX_CONNECTIONS)
-        self._listener.settimeout(_ACCEPT_POLL_S)
         self._thread = threading.Thread(target=self._accept, name="command-server", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Take no more connections and end those there are."""
         self._closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._thread.join(timeout=2.0)
         self._listener.close()
         self._path.unlink(missing_ok=True)
@@ -57,8 +56,10 @@ class CommandServer:
         while not self._closing.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except TimeoutError:
-                continue
+            except OSError:
+                if not self._closing.is_set():
+                    log.exception("the command socket failed")
+                return
             with self._guard:
                 full = len(self._connections) >= MAX_CONNECTIONS
                 if not full:

@@ -6,7 +6,7 @@ next one sent is never two steps away. At rest nothing is sent at all: the contr
 be executed later, and its queue stays free for settings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -77,6 +77,7 @@ class ServoCore:
         self._gripper_lead_ns = gripper_lead_ns
         self._trajectory: Trajectory | None = None
         self._goal: Array | None = None
+        self._move_limits = limits
         self._source_id = 0
         self._skipped_in_a_row = 0
 
@@ -117,9 +118,12 @@ class ServoCore:
             self.activity = Activity.FOLLOW
         return accepted
 
-    def move(self, waypoints: Waypoints, *, now_ns: int, gripper: float) -> None:
-        """Follow a path of our own to its last waypoint and rest there."""
+    def move(self, waypoints: Waypoints, *, now_ns: int, gripper: float, speed_rad_s: float) -> None:
+        """Follow a path of our own to its last waypoint and rest there. No joint exceeds ``speed_rad_s``, not even to
+        catch up after missed periods."""
         path_ns = self.path_ns(now_ns)
+        slow = np.minimum(self.limits.max_joint_speed_rad_s, speed_rad_s)
+        self._move_limits = replace(self.limits, max_joint_speed_rad_s=slow)
         self._trajectory = self._hold_here(gripper=gripper, path_ns=path_ns).schedule(waypoints, now_ns=path_ns)
         self._goal = waypoints.joints_rad[-1]
         self.activity = Activity.MOVE
@@ -184,7 +188,7 @@ class ServoCore:
             desired_rad=desired.joints_rad,
             desired_speed_rad_s=desired.speed_rad_s,
             dt_s=self._dt_s,
-            limits=self.limits,
+            limits=self._move_limits if self.activity == Activity.MOVE else self.limits,
         )
         due = self._trajectory.sample(deadline_ns + self._gripper_lead_ns).gripper
         verdict = check_setpoint(

@@ -93,7 +93,8 @@ class Ag95:
         self._written_ns = 0
         self._moved_since_write = True
         self._initialise = False
-        self._initialised = threading.Event()
+        self._initialised = False
+        self._ready = threading.Event()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -139,11 +140,11 @@ class Ag95:
 
         Raises `GripperInitialisationError` if it does not finish in time.
         """
-        if self._initialised.is_set():
+        if self._ready.is_set():
             return
         self._initialise = True
         self._wake.set()
-        if not self._initialised.wait(timeout_s):
+        if not self._ready.wait(timeout_s):
             self._initialise = False
             raise GripperInitialisationError(
                 f"expected the gripper to finish its initialisation within {timeout_s:g} s, it has not "
@@ -165,16 +166,15 @@ class Ag95:
         if self._read_initialised():
             self._link.write(Register.FORCE_PERCENT, value=self._force_percent)
         position = self._scale.to_fraction(self._link.read(Register.POSITION_PERMILLE))
-        status = GripperStatus.REACHED if self._initialised.is_set() else GripperStatus.NOT_INITIALISED
+        status = GripperStatus.REACHED if self._initialised else GripperStatus.NOT_INITIALISED
         return GripperState(position=position, target=position, status=status, capture_ns=time.monotonic_ns())
 
     def _read_initialised(self) -> bool:
         assert self._link is not None
-        if self._link.read(Register.INIT_STATE) == InitState.DONE:
-            self._initialised.set()
-        else:
-            self._initialised.clear()
-        return self._initialised.is_set()
+        self._initialised = self._link.read(Register.INIT_STATE) == InitState.DONE
+        if not self._initialised:
+            self._ready.clear()
+        return self._initialised
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -194,7 +194,7 @@ class Ag95:
     def _poll(self) -> None:
         link = self._link
         assert link is not None
-        if not self._initialised.is_set() or self._state.status == GripperStatus.UNKNOWN:
+        if not self._initialised or self._state.status == GripperStatus.UNKNOWN:
             self._check_initialisation(link)
         self._write_target(link)
         permille = link.read(Register.POSITION_PERMILLE)
@@ -206,9 +206,11 @@ class Ag95:
             status=self._status(grip),
             capture_ns=capture_ns,
         )
+        if self._initialised:
+            self._ready.set()
 
     def _check_initialisation(self, link: ModbusLink) -> None:
-        was_initialised = self._initialised.is_set()
+        was_initialised = self._initialised
         if self._read_initialised():
             if not was_initialised:
                 link.write(Register.FORCE_PERCENT, value=self._force_percent)
@@ -220,14 +222,14 @@ class Ag95:
     def _write_target(self, link: ModbusLink) -> None:
         with self._lock:
             wanted = self._wanted
-        if wanted is None or wanted == self._written or not self._initialised.is_set():
+        if wanted is None or wanted == self._written or not self._initialised:
             return
         link.write(Register.TARGET_PERMILLE, value=wanted)
         self._written, self._written_ns = wanted, time.monotonic_ns()
         self._moved_since_write = False
 
     def _status(self, grip: int) -> GripperStatus:
-        if not self._initialised.is_set():
+        if not self._initialised:
             return GripperStatus.NOT_INITIALISED
         try:
             status = _STATUS[GripState(grip)]

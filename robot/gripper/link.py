@@ -22,6 +22,9 @@ REPLY_TIMEOUT_S = 0.15
 ATTEMPTS = 3
 IDLE_BETWEEN_S = 0.005
 """Quiet time on the line between transactions (RTU asks for 3.5 characters; USB adapters need more)."""
+IDLE_AFTER_FAILURE_S = 0.05
+"""Quiet time after a missing or damaged answer: the rest of it may still come, and nothing in an answer says which
+register it is about."""
 _EXCEPTION_BYTES = 5
 
 
@@ -93,6 +96,7 @@ class ModbusLink:
 
     def _count(self, frame: bytes, error: ModbusFrameError) -> None:
         self._last_problem = str(error)
+        self._free_at_s = time.monotonic() + IDLE_AFTER_FAILURE_S
         if frame:
             self.bad_frames += 1
         else:

@@ -7,8 +7,11 @@ import pytest
 
 from robot.arm.protocol import RobotMode
 from robot.daemon.errors import AcknowledgeError, FaultError, StateError
+from robot.daemon.servo_core import Activity
 from robot.faults import FAULTS, Fault, describe
 from robot.gripper.modbus import InitState, Register
+from robot.ring import RingReader
+from robot.runtime import ring_name
 from robot.state import GripperStatus, MachineState
 
 
@@ -19,6 +22,10 @@ def is_fault(client, fault):
 def streaming(client, ramp, eventually):
     client.send_waypoints(ramp(seconds=4.0, speed_rad_s=0.1))
     assert eventually(lambda: client.state().joints_rad[0] > 0.005)
+
+
+def last_activity(bench):
+    return Activity(int(RingReader(ring_name(bench.rig.name, "servo")).latest().value["activity"]))
 
 
 def assert_silent(controller):
@@ -66,6 +73,7 @@ def test_a_mode_that_is_not_ours_is_a_fault(bench, client, ramp, eventually, mod
     bench.controller.mode = int(mode)
     assert eventually(is_fault(client, fault))
     assert_silent(bench.controller)
+    assert last_activity(bench) is Activity.FOLLOW, "silence, not even braking: the controller stops the arm"
 
 
 def test_the_fault_is_in_the_state_ring_too(bench, client, eventually):
@@ -116,6 +124,17 @@ def test_leaving_tcp_mode_is_a_fault(bench, client, ramp, eventually):
     assert eventually(is_fault(client, Fault.NOT_TCP_MODE))
 
 
+def test_an_arm_that_runs_although_nothing_is_sent_is_moved_by_somebody_else(bench, client, eventually):
+    bench.controller.mode = int(RobotMode.RUNNING)
+    assert eventually(is_fault(client, Fault.CONTROL_TAKEN))
+
+
+def test_lost_feedback_bytes_are_noted_and_disturb_nothing(bench, robotd, client, eventually):
+    bench.controller.faults.garbage = b"\x01\x02" * 50
+    assert eventually(lambda: robotd.heartbeat() or client.guard_events().get("feedback_misframed"))
+    assert client.status().machine_state is MachineState.READY
+
+
 def test_a_refused_set_point_is_a_fault(bench, client, ramp, eventually):
     streaming(client, ramp, eventually)
     bench.controller.faults.reply_codes["ServoJ"] = -1
@@ -154,6 +173,7 @@ def test_a_silent_gripper_brakes_and_latches(bench, client, ramp, eventually):
     streaming(client, ramp, eventually)
     bench.gripper.faults.silent = True
     assert eventually(is_fault(client, Fault.GRIPPER_SILENT))
+    assert eventually(lambda: last_activity(bench) is Activity.BRAKE)
     assert client.state().gripper_status is GripperStatus.UNKNOWN
     assert eventually(lambda: client.status().at_rest)
     with pytest.raises(AcknowledgeError, match="gripper still does not answer"):

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from robot.arm.protocol import RobotMode
+from robot.daemon.checks import open_devices
 from robot.daemon.client import RobotClient
-from robot.daemon.errors import LeaseHeldError, NoLeaseError, NotRunningError, RequestError
+from robot.daemon.errors import LeaseHeldError, NoLeaseError, NotRunningError, RequestError, StartupError
 from robot.daemon.lock import holder_pid, socket_path
 from robot.daemon.messages import receive_message
 from robot.ring import RingReader
@@ -191,9 +192,6 @@ def test_a_start_that_cannot_work_ends_in_one_clear_line(bench, process, spoil, 
 
 
 def open_devices_error(bench):
-    from robot.daemon.checks import open_devices
-    from robot.daemon.errors import StartupError
-
     with pytest.raises(StartupError) as caught:
         open_devices(bench.rig).close()
     return str(caught.value)
@@ -206,15 +204,10 @@ def test_an_arm_that_somebody_else_moves_is_not_taken_over(bench, mode):
     assert "ClearError" not in bench.controller.names()
 
 
-def test_control_is_requested_when_the_controller_is_not_in_tcp_mode(bench, robotd):
-    bench_names = bench.controller.names()
-    assert "RequestControl" not in bench_names
-
-
 def test_tcp_mode_is_requested_only_when_needed_and_its_refusal_is_explained(bench):
+    open_devices(bench.rig).close()
+    assert "RequestControl" not in bench.controller.names()
     bench.controller.faults.not_tcp = True
-    from robot.daemon.checks import open_devices
-
     open_devices(bench.rig).close()
     assert "RequestControl" in bench.controller.names()
     bench.controller.faults.not_tcp = bench.controller.faults.refuse_control = True
