@@ -31,14 +31,17 @@ def enter(*extras: str, rendering: bool = False) -> None:
     Exits with one clear message if Python is too old, the network is needed and absent, or a system library is missing.
     """
     python = VENV / "bin" / "python"
+    # What was installed a moment ago is only seen by a new interpreter.
+    stale = Path(sys.prefix).resolve() != VENV.resolve()
     if not _is_installed(extras):
         with LOCK.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two jobs started at once install once
             if not _is_installed(extras):
                 _install(extras)
+        stale = True
     if rendering:
         _require_headless_gl()
-    if Path(sys.prefix).resolve() != VENV.resolve():
+    if stale:
         os.execv(python, [str(python), *sys.argv])
 
 

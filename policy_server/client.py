@@ -285,7 +285,8 @@ class PolicyClient:
 
     def _open(self) -> ClientConnection:
         try:
-            connection = websockets.sync.client.connect(
+            # Entered at once and closed by hand: a connection outlives any block of code that could hold it.
+            connection: ClientConnection = websockets.sync.client.connect(
                 self.uri,
                 additional_headers=self._headers,
                 compression=None,
@@ -293,7 +294,7 @@ class PolicyClient:
                 close_timeout=CLOSE_TIMEOUT_S,
                 max_size=MAX_MESSAGE_BYTES,
                 proxy=None,
-            )
+            ).__enter__()
         except TimeoutError:
             raise PolicyTimeout(
                 f"{self.uri}: no answer to the connection within {self._connect_timeout_s:g} s"

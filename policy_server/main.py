@@ -26,6 +26,7 @@ from policy_server.pi0.policy import Policy
 from policy_server.worker import InferenceWorker
 
 SHUTDOWN_TIMEOUT_S = 3
+UNACKNOWLEDGED_TIMEOUT_MS = 30_000
 
 
 class StartError(RuntimeError):
@@ -138,6 +139,8 @@ def _bind(host: str, port: int) -> socket.socket:
         raise StartError(f"--host {host}: this is no address to listen on: {error.strerror}") from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Inherited by each connection: the kernel ends one whose peer takes nothing, even after the server let go of it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_TIMEOUT_MS)
     try:
         listener.bind(address)
         listener.listen()

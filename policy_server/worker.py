@@ -72,7 +72,7 @@ class InferenceWorker:
         self._on_settled: Callable[[], None] = lambda: None
 
     def start(self, *, on_settled: Callable[[], None]) -> None:
-        """Warm up in the worker's thread, then serve. `on_settled` is called there once the state is READY or FAILED."""
+        """Warm up in the worker's thread, then serve. It calls `on_settled` once the state is READY or FAILED."""
         self._on_settled = on_settled
         self._thread.start()
 

@@ -159,9 +159,11 @@ class Pi0(nn.Module):
         return self.state_proj(state)[:, None]
 
     def embed_actions(self, noisy_actions: Tensor, moment: Tensor) -> Tensor:
-        """Actions (B, H, D) at moments (B, expert width), from `time_embedding`, to (B, H, expert width)."""
+        """Actions (B, H, D) to (B, H, expert width); moments from `time_embedding`: (B, expert width), or one for each
+        action (B, H, expert width)."""
         actions = self.action_in_proj(noisy_actions)
-        both = torch.cat([actions, moment.to(actions.dtype)[:, None].expand_as(actions)], dim=-1)
+        each = moment if moment.ndim == actions.ndim else moment[:, None].expand_as(actions)
+        both = torch.cat([actions, each.to(actions.dtype)], dim=-1)
         return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(both)))
 
     def forward(self, observation: Observation, *, noisy_actions: Tensor, time: Tensor) -> Forward:

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from configs.schema import load_policy
 from policy_server.client import (
     SIX_JOINTS_AND_GRIPPER,
     Backoff,
     PolicyClient,
     PolicyClientError,
 )
+from policy_server.main import load, main
 from policy_server.pi0.checkpoint import save_policy
 from policy_server.pi0.policy import Policy
 
@@ -34,13 +37,6 @@ def a_free_port() -> int:
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "policy_server.main", "--policy", "nano", *arguments]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, expected to end by itself."""
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
 
 
 @contextmanager
@@ -94,40 +90,39 @@ def test_a_client_comes_back_after_the_server_was_killed(nano: Policy) -> None:
         client.close()
 
 
-def test_a_port_in_use_is_one_clear_line_and_a_failure() -> None:
+def test_a_port_in_use_is_one_clear_line_and_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = run("--port", str(taken.getsockname()[1]))
-    assert done.returncode == 1
-    assert "Address already in use; is another server running there? Choose another --port" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+        assert main(["--port", str(taken.getsockname()[1])]) == 1
+    log = capsys.readouterr().err
+    assert "Address already in use; is another server running there? Choose another --port" in log
+    assert len(log.strip().splitlines()) == 1
 
 
-def test_wrong_settings_are_named(tmp_path: Path, nano: Policy) -> None:
+def test_wrong_settings_are_named(tmp_path: Path, nano: Policy, capsys: pytest.CaptureFixture[str]) -> None:
+    save_policy(nano, tmp_path / "policy")
+    (tmp_path / "policy" / "policy.safetensors").unlink()
+    (tmp_path / "broken.yaml").write_text(f"name: x\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\n")
     cases = {
         ("--policy", "nope"): "Known policies: nano",
         ("--threads", "0"): "--threads: expected at least 1, found 0",
         ("--device", "toaster"): "--device: expected auto, cpu or cuda",
+        ("--port", "99999"): "--port: expected 0 to 65535",
         ("--policy", str(tmp_path / "broken.yaml")): "No such file",
     }
-    save_policy(nano, tmp_path / "policy")
-    (tmp_path / "policy" / "policy.safetensors").unlink()
-    (tmp_path / "broken.yaml").write_text(f"name: x\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\n")
     for arguments, reason in cases.items():
-        done = run("--port", "0", *arguments)
-        assert done.returncode == 1, arguments
-        assert reason in done.stderr
-        assert "Traceback" not in done.stderr
+        port = () if "--port" in arguments else ("--port", "0")
+        assert main([*arguments, *port]) == 1
+        assert reason in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_served_under_its_own_name(nano: Policy, tmp_path: Path) -> None:
+def test_a_configured_checkpoint_is_loaded_with_its_steps(nano: Policy, tmp_path: Path) -> None:
     save_policy(nano, tmp_path / "policy")
-    (tmp_path / "mine.yaml").write_text(f"name: mine\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\n")
-    port = a_free_port()
-    with serving("--policy", str(tmp_path / "mine.yaml"), "--port", str(port)):
-        client = connected(port)
-        assert client.contract is not None
-        assert client.contract.checkpoint_digest == nano.contract.checkpoint_digest
-        client.close()
+    (tmp_path / "mine.yaml").write_text(
+        f"name: mine\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\ninference_steps: 3\n"
+    )
+    policy = load(load_policy(tmp_path / "mine.yaml"), device=torch.device("cpu"))
+    assert policy.contract.checkpoint_digest == nano.contract.checkpoint_digest
+    assert policy.steps == 3
 
 
 def test_the_robots_modules_import_without_torch() -> None:

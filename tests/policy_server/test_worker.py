@@ -127,7 +127,7 @@ def test_the_same_seed_serves_the_same_chunks(nano: Policy) -> None:
 
 def test_a_policy_that_cannot_warm_up_is_failed_and_serves_nothing(nano: Policy) -> None:
     policy = SlowPolicy(nano)
-    policy.example = lambda: {}  # type: ignore[method-assign]
+    policy.example = dict  # type: ignore[method-assign]
     worker = started(InferenceWorker(policy))
     assert worker.state is WorkerState.FAILED
     with pytest.raises(ServerBusyError, match="failed"):
