@@ -6,9 +6,9 @@ import numpy as np
 from robot.twin.props import PLATE_RADIUS_M, PLATE_TOP_M, PROP_SHAPES
 from robot.twin.scene import Scene
 
-RINGS = (1.03, 1.09, 1.15, 1.22, 1.30)
+RINGS = (1.04, 1.12, 1.24)
 """Radii of the stacked discs, in radii of the object."""
-DARKNESS = 0.12
+DARKNESS = 0.18
 """Opacity of one disc under an object that stands."""
 FADE_HEIGHT_M = 0.25
 """Height at which nothing is left of the shadow."""

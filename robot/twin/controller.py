@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from robot.arm.protocol import NOT_TCP_TEXT, ErrorCode
-from robot.twin.controller_commands import COMMANDS, Outcome, Unit, refusal
+from robot.twin.controller_commands import COMMANDS, refusal
 from robot.twin.controller_core import ControllerCore, ControllerOptions
 from robot.twin.controller_feedback import Measurement, PacketBuilder
 from robot.twin.controller_flange import Flange
 from robot.twin.controller_grammar import Request
+from robot.twin.controller_handlers import Outcome, Unit
 
 _ALLOWED_OUTSIDE_TCP_MODE = "requestcontrol"
 

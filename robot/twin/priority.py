@@ -9,8 +9,8 @@ REALTIME_PRIORITY = 1
 def prefer_this_thread() -> None:
     """Run the calling thread before ordinary ones where the system allows it; without that right nothing changes.
 
-    For threads that sleep most of the time; Linux limits real-time threads so that the machine stays usable. All threads
-    of the twin call this: an ordinary one that loses its core while it holds the interpreter would stop the others.
+    For threads that sleep most of the time; Linux limits real-time threads so that the machine stays usable. Every
+    thread of the twin calls this: an ordinary one that loses its core while it holds the interpreter stops the others.
     Processes and threads started from here are ordinary ones again.
     """
     with contextlib.suppress(PermissionError):

@@ -1,8 +1,7 @@
 """Pictures of the scene: colour, depth and segmentation, off screen and deterministic.
 
 A renderer has its own copy of the scene and is fed with `SceneState`s, so it can live in another process than the
-physics. OpenGL binds it to the thread that made it. Without a display set ``MUJOCO_GL=egl`` (or ``osmesa``) before the
-first import of mujoco.
+physics. OpenGL binds it to the thread that made it.
 """
 
 from types import TracebackType
@@ -13,6 +12,7 @@ import numpy as np
 from robot.cameras.frame import Intrinsics
 from robot.twin.collision import VISUAL_GROUP
 from robot.twin.contact_shadows import add_contact_shadows
+from robot.twin.offscreen import open_context
 from robot.twin.optics import CameraName, intrinsics, vertical_field_deg
 from robot.twin.scene import SceneOptions, build_scene
 from robot.twin.scene_state import SceneState
@@ -39,8 +39,7 @@ class SceneRenderer:
         self._picture = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         self._picture.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.scene.options.shadows
         self._picture.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._gl = mujoco.GLContext(self.scene.options.max_width, self.scene.options.max_height)
-        self._gl.make_current()
+        self._gl = open_context(width=self.scene.options.max_width, height=self.scene.options.max_height)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._closed = False

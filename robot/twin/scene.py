@@ -107,6 +107,9 @@ def _set_solver(spec: mujoco.MjSpec) -> None:
 def _set_visual(spec: mujoco.MjSpec, options: SceneOptions) -> None:
     visual = spec.visual
     visual.quality.offsamples = options.samples
+    # Only small capsules and flat cylinders are drawn from these; turned parts are meshes.
+    visual.quality.numslices = 24
+    visual.quality.numstacks = 4
     visual.quality.shadowsize = 4096 if options.shadows else 0
     visual.global_.offheight = options.max_height
     visual.global_.offwidth = options.max_width

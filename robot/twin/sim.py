@@ -39,6 +39,12 @@ DEFAULT_FORCE_N = 60.0
 _LAYOUT_STREAM, _VARIATION_STREAM = 0, 1
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
+_DIVERGED = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+
+
+class PhysicsDivergedError(RuntimeError):
+    """The numbers are no motion any more; only `TwinSim.reset` or `TwinSim.set_state` goes on from here."""
+
 
 @dataclass(frozen=True)
 class ObjectPose:
@@ -163,9 +169,15 @@ class TwinSim:
 
     def set_object_pose(self, prop: Prop, *, position_m: np.ndarray, quaternion: np.ndarray) -> None:
         """Puts an object somewhere, at rest: middle (3,) m and orientation (4,) wxyz."""
+        place = np.concatenate([np.ravel(position_m), np.ravel(quaternion)])
+        length = np.linalg.norm(place[3:])
+        if place.shape != (7,) or not np.all(np.isfinite(place)) or length < 1e-6:
+            raise ValueError(
+                f"pose of the {prop.label}: expected 3 metres and a quaternion, got {position_m}, {quaternion}"
+            )
         begin, speed = self.scene.prop_qpos[prop], self.scene.prop_dof[prop]
-        self._data.qpos[begin : begin + 3] = position_m
-        self._data.qpos[begin + 3 : begin + 7] = np.asarray(quaternion) / np.linalg.norm(quaternion)
+        self._data.qpos[begin : begin + 3] = place[:3]
+        self._data.qpos[begin + 3 : begin + 7] = place[3:] / length
         self._data.qvel[speed : speed + 6] = 0.0
         self._touch()
 
@@ -195,6 +207,12 @@ class TwinSim:
                 if self._push_left_steps == 0:
                     data.xfrc_applied[:] = 0.0
         self._touch()
+        # MuJoCo would go on from its default state, arm straight up, as if nothing had been.
+        if any(data.warning[int(kind)].number for kind in _DIVERGED):
+            raise PhysicsDivergedError(
+                "the physics diverged, most likely from a force or a pose that was set from outside: "
+                "expected finite joint and object motion; reset the simulation"
+            )
 
     def _drive_jaws(self) -> None:
         jaw = self._jaw
@@ -312,6 +330,7 @@ class TwinSim:
 
     def set_state(self, state: SimState) -> None:
         """Goes to a state that `get_state` of a simulation of the same scene gave."""
+        mujoco.mj_resetData(self._model, self._data)
         mujoco.mj_setState(self._model, self._data, state.physics, _STATE)
         self._jaw, self._push_left_steps = state.jaw, state.push_left_steps
         self._layout, self._variation = state.layout, state.variation

@@ -1,4 +1,5 @@
-"""Wires of the twin for tests: a trivial plant, a rig on free ports, a twin process, a controller client."""
+"""What the twin's tests share: the simulated cell and a renderer; and for its wires a trivial plant, a controller
+without sockets, a rig on free ports, a twin process and a raw controller client."""
 
 import os
 import signal
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported
+
 from configs.schema import CONFIGS, RigConfig, load_rig
 from robot.motion.nova5 import GRIPPER_FULL_STROKE_S, GRIPPER_STROKE_M
 from robot.twin.control import TwinControl
@@ -22,6 +25,30 @@ from robot.twin.controller_flange import Flange
 from robot.twin.controller_grammar import RequestBuffer
 from robot.twin.gripper_registers import GripperRegisters
 from robot.twin.plant import PHYSICS_STEP_S, SLICE_S
+from robot.twin.render import SceneRenderer
+from robot.twin.scene import SceneOptions
+from robot.twin.sim import TwinSim
+
+
+@pytest.fixture(scope="session")
+def shared_sim() -> TwinSim:
+    """One compiled cell for all tests; take `sim` to change it."""
+    return TwinSim()
+
+
+@pytest.fixture
+def sim(shared_sim: TwinSim) -> TwinSim:
+    """The cell at time 0 with the layout of seed 0."""
+    shared_sim.reset(0)
+    return shared_sim
+
+
+@pytest.fixture(scope="session")
+def renderer() -> Iterator[SceneRenderer]:
+    """Draws pictures of up to 360 x 640 pixels."""
+    with SceneRenderer(SceneOptions(max_height=360, max_width=640)) as shared:
+        yield shared
+
 
 START_RAD = np.radians([0.0, 0.0, -90.0, 0.0, 90.0, 0.0])
 
@@ -123,6 +150,13 @@ def write_rig(folder: Path) -> Path:
     path = folder / "rig.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def rig_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A rig on free ports in a runtime folder of its own."""
+    monkeypatch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path))
+    return write_rig(tmp_path)
 
 
 class TwinProcess:

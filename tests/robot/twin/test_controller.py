@@ -110,6 +110,7 @@ def test_pause_holds_a_move_and_continue_finishes_it(enabled) -> None:
     enabled.ask("Pause()")
     enabled.run(0.5)
     held = enabled.plant.joints_rad.copy()
+    assert np.degrees(held[0]) < 39.0
     assert mode(enabled) == RobotMode.PAUSE
     enabled.run(0.5)
     np.testing.assert_allclose(enabled.plant.joints_rad, held, atol=1e-12)
@@ -155,6 +156,7 @@ def test_the_software_emergency_stop_disables_and_latches(enabled) -> None:
     stopped = enabled.plant.joints_rad.copy()
     enabled.ask("ClearError()")
     assert mode(enabled) == RobotMode.ERROR, "the stop is still pressed"
+    assert enabled.ask("GetErrorID()") == "0,{[132]},GetErrorID();"
     enabled.ask("EmergencyStop(0)ClearError()")
     assert mode(enabled) == RobotMode.DISABLED
     enabled.ask("EnableRobot()")

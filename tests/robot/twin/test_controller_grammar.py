@@ -1,7 +1,7 @@
 """How requests are cut out of the byte stream and read."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot.twin.controller_commands import COMMANDS
@@ -10,6 +10,7 @@ from robot.twin.controller_grammar import MAX_REQUEST_BYTES, RequestBuffer, pars
 REQUESTS = ("RobotMode()", "ServoJ(0,0,-90,0,90,0,t=0.008)", "MovJ(joint={1,2,3,4,5,6},v=20)", "GetPose(user=1,tool=0)")
 
 
+@settings(deadline=None)
 @given(
     chosen=st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=6),
     separator=st.sampled_from(["", "\n", " ", "\r\n", ";"]),
@@ -25,6 +26,7 @@ def test_requests_are_the_same_however_the_stream_is_cut(chosen: list[str], sepa
     assert [request.echo.decode() for request in found] == chosen
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(st.binary(max_size=3000), max_size=10))
 def test_any_bytes_are_survived_and_little_of_them_is_kept(pieces: list[bytes]) -> None:
     buffer = RequestBuffer()
@@ -36,6 +38,7 @@ def test_any_bytes_are_survived_and_little_of_them_is_kept(pieces: list[bytes]) 
     assert len(buffer._pending) <= MAX_REQUEST_BYTES
 
 
+@settings(deadline=None)
 @given(name=st.sampled_from([command.name for command in COMMANDS.values()]), inside=st.text(max_size=60))
 def test_no_parameters_whatever_break_a_command(name: str, inside: str) -> None:
     for request in RequestBuffer().feed(f"{name}({inside})".encode()):

@@ -39,14 +39,14 @@ def test_a_point_in_space_is_drawn_at_the_pixel_that_the_intrinsics_say(
     sim: TwinSim, renderer: SceneRenderer, monkeypatch: pytest.MonkeyPatch, camera: CameraName, height: int, width: int
 ) -> None:
     pose = renderer.camera_pose(sim.scene_state(), camera)
-    for right, up in ((0.0, 0.0), (0.06, 0.05), (-0.07, 0.06), (-0.05, -0.04)):
+    for right, up in ((0.0, 0.0), (0.06, 0.05), (-0.07, 0.06), (-0.02, -0.03)):
         point = pose[:3, 3] + pose[:3, :3] @ np.array([right, up, -0.155])
 
         def add_marker(scene: object, data: object, picture: mujoco.MjvScene, at: np.ndarray = point) -> None:
             mujoco.mjv_initGeom(
                 picture.geoms[picture.ngeom],
                 type=mujoco.mjtGeom.mjGEOM_SPHERE,
-                size=np.full(3, 0.002),
+                size=np.full(3, 0.004),
                 pos=at,
                 mat=np.eye(3).ravel(),
                 rgba=np.array([1.0, 0.0, 1.0, 1.0], np.float32),
@@ -60,7 +60,7 @@ def test_a_point_in_space_is_drawn_at_the_pixel_that_the_intrinsics_say(
         optics = renderer.intrinsics(camera, height=height, width=width)
         expected = project(point, position=pose[:3, 3], rotation=pose[:3, :3], optics=optics)
         assert len(rows) > 0
-        assert [columns.mean(), rows.mean()] == pytest.approx(expected, abs=0.75)
+        assert [columns.mean(), rows.mean()] == pytest.approx(expected, abs=0.4)
 
 
 def test_points_behind_a_camera_have_no_pixel(sim: TwinSim, renderer: SceneRenderer) -> None:
@@ -89,7 +89,7 @@ def test_another_process_draws_the_same_from_the_packed_state(sim: TwinSim, rend
     sim.step(40)
     state = sim.scene_state()
     ours = b"".join(renderer.render(state, camera=c, height=120, width=160).tobytes() for c in CameraName)
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     result = subprocess.run(
         [sys.executable, "-c", OTHER_PROCESS],

@@ -5,7 +5,7 @@ import pytest
 
 from robot.motion.nova5 import GRIPPER_FULL_STROKE_S, GRIPPER_STROKE_M, JOINT_UPPER_RAD
 from robot.twin.props import PROP_SHAPES, Prop
-from robot.twin.sim import START_JOINTS_RAD, ArmStart, TwinSim
+from robot.twin.sim import START_JOINTS_RAD, ArmStart, PhysicsDivergedError, TwinSim
 from robot.twin.variation import VariationRange
 
 STEPS_PER_S = 500
@@ -238,3 +238,19 @@ def test_jaw_openings_shrink_steadily_while_closing(sim: TwinSim) -> None:
         sim.step(10)
         seen.append(sim.gripper_opening_m)
     assert all(after < before for before, after in pairwise(seen))
+
+
+def test_diverging_physics_are_an_error_and_not_a_silent_restart(sim: TwinSim) -> None:
+    sim.apply_external_force(np.array([0.0, 0.0, 1e15]), duration_s=0.1)
+    with pytest.raises(PhysicsDivergedError, match="diverged"):
+        sim.step(50)
+    sim.reset(0)
+    sim.step(50)
+    assert sim.joints_rad == pytest.approx(START_JOINTS_RAD, abs=1e-3)
+
+
+def test_objects_cannot_be_put_nowhere(sim: TwinSim) -> None:
+    with pytest.raises(ValueError, match="pose of the can"):
+        sim.set_object_pose(Prop.CAN, position_m=np.full(3, np.nan), quaternion=np.array([1.0, 0.0, 0.0, 0.0]))
+    with pytest.raises(ValueError, match="pose of the cup"):
+        sim.set_object_pose(Prop.CUP, position_m=np.zeros(3), quaternion=np.zeros(4))

@@ -1,0 +1,161 @@
+"""The controller's sockets: real connections to a controller whose time a test makes."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from robot.arm.protocol import FEEDBACK_BYTES, decode_feedback
+from robot.twin.controller_server import ControllerServer, PortInUseError
+
+
+@pytest.fixture
+def ports(free_ports: Callable[[int], list[int]]) -> list[int]:
+    return free_ports(3)
+
+
+@pytest.fixture
+def server(enabled, ports: list[int]) -> Iterator[ControllerServer]:
+    dashboard, feedback, slow = ports
+    server = ControllerServer(
+        enabled.controller,
+        host="127.0.0.1",
+        dashboard_port=dashboard,
+        feedback_port=feedback,
+        slow_feedback_port=slow,
+        reply_latency_s=0.001,
+    )
+    yield server
+    server.close()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def feedback(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_split_and_coalesced_requests_are_answered_in_order(server, ports, connect) -> None:
+    client = connect(ports[0])
+    for piece in ("Robot", "Mode", "(", ")GetErr", "orID()\nServoJ(0,0,-90,0,90,0)R", "obotMode()"):
+        client.send(piece)
+        time.sleep(0.01)
+    replies = client.read(4).split(";")[:-1]
+    assert [reply.split(",", 1)[0] for reply in replies] == ["0"] * 4
+    assert [reply.rsplit("},", 1)[1] for reply in replies] == [
+        "RobotMode()",
+        "GetErrorID()",
+        "ServoJ(0,0,-90,0,90,0)",
+        "RobotMode()",
+    ]
+
+
+def test_a_second_client_is_told_and_closed_and_the_first_goes_on(server, ports, connect) -> None:
+    first, second = connect(ports[0]), connect(ports[0])
+    data = b""
+    while piece := second.socket.recv(100):
+        data += piece
+    assert data == b"Connection refused, IP:Port has been occupied"
+    assert first.ask("RobotMode()") == "0,{5},RobotMode();"
+
+
+def test_the_port_is_free_again_after_the_client_has_gone(server, ports, connect) -> None:
+    connect(ports[0]).close()
+    wait_until(lambda: server.dashboard_clients == 0)
+    assert connect(ports[0]).ask("RobotMode()") == "0,{5},RobotMode();"
+
+
+def test_garbage_does_not_end_the_conversation(server, ports, connect) -> None:
+    client = connect(ports[0])
+    client.socket.sendall(bytes(range(256)).replace(b")", b"") * 40 + b"\n")
+    client.socket.sendall(b")RobotMode()")
+    data = b""
+    while not data.endswith(b"},RobotMode();"):
+        data += client.socket.recv(4096)
+
+
+def test_replies_in_two_pieces_are_whole(server, ports, connect) -> None:
+    server.split_replies = True
+    assert connect(ports[0]).ask("RobotMode()GetErrorID()") == "0,{5},RobotMode();0,{[]},GetErrorID();"
+
+
+def test_a_flood_of_requests_is_answered_completely(server, ports, connect) -> None:
+    client = connect(ports[0])
+    sender = threading.Thread(target=client.send, args=("RobotMode()" * 3000,))
+    sender.start()
+    data = b""
+    while data.count(b";") < 3000:
+        data += client.socket.recv(65536)
+    sender.join()
+    assert data == b"0,{5},RobotMode();" * 3000
+
+
+def test_outside_tcp_mode_the_text_has_no_semicolon(server, enabled, ports, connect) -> None:
+    enabled.controller.core.tcp_mode = False
+    client = connect(ports[0])
+    client.send("RobotMode()")
+    assert client.socket.recv(100) == b"Control Mode Is Not Tcp\t"
+
+
+def test_packets_are_aligned_and_the_slow_port_gets_each_twenty_fifth(server, enabled, ports) -> None:
+    with feedback(ports[1]) as fast, feedback(ports[2]) as slow:
+        wait_until(lambda: server.feedback_clients == 2)
+        for _ in range(50):
+            enabled.run(0.008)
+            enabled.packet()
+            server.publish(enabled.controller.packet)
+        times = []
+        for _ in range(50):
+            packet = decode_feedback(fast.recv(FEEDBACK_BYTES, socket.MSG_WAITALL))
+            times.append(int(packet["run_time"]))
+        assert set(np.diff(times)) == {8}
+        slow_times = [int(decode_feedback(slow.recv(FEEDBACK_BYTES, socket.MSG_WAITALL))["run_time"]) for _ in range(2)]
+        assert slow_times[1] - slow_times[0] == 200
+
+
+def test_a_reader_that_does_not_read_is_dropped_and_hinders_nobody(server, enabled, ports) -> None:
+    with feedback(ports[1]) as lazy, feedback(ports[1]) as diligent:
+        wait_until(lambda: server.feedback_clients == 2)
+        enabled.packet()
+        packet = enabled.controller.packet
+        sent = 0
+        while server.feedback_clients == 2:
+            server.publish(packet)
+            assert decode_feedback(diligent.recv(FEEDBACK_BYTES, socket.MSG_WAITALL))["len"] == FEEDBACK_BYTES
+            sent += 1
+            assert sent < 20_000
+        backlog = b""
+        while piece := lazy.recv(1 << 20):
+            backlog += piece
+        assert 100 * FEEDBACK_BYTES < len(backlog) <= sent * FEEDBACK_BYTES
+        assert decode_feedback(backlog[:FEEDBACK_BYTES])["len"] == FEEDBACK_BYTES
+
+
+def test_a_taken_port_is_named_with_a_way_to_find_who_has_it(enabled, ports) -> None:
+    with socket.create_server(("127.0.0.1", ports[1])):
+        with pytest.raises(PortInUseError, match=rf"port {ports[1]} .*ss -ltnp"):
+            ControllerServer(
+                enabled.controller,
+                host="127.0.0.1",
+                dashboard_port=ports[0],
+                feedback_port=ports[1],
+                slow_feedback_port=ports[2],
+            )
+    # What had been opened before was given back.
+    socket.create_server(("127.0.0.1", ports[0])).close()
+
+
+def test_the_gripper_gateway_delays_replies_and_a_silent_slave_stalls_it(server, ports, connect) -> None:
+    client = connect(ports[0])
+    client.ask("ModbusCreate(127.0.0.1,60000,9,1)")
+    begin = time.monotonic()
+    client.ask("GetHoldRegs(0,512,1,U16)RobotMode()")
+    assert time.monotonic() - begin > 0.5
