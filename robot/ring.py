@@ -339,6 +339,10 @@ class RingReader:
 
 
 def _dtype_from_json(described: Any) -> np.dtype:
+    """Inverse of ``np.lib.format.dtype_to_descr`` after JSON has turned its tuples into lists, nested records included."""
     if isinstance(described, str):
         return np.dtype(described)
-    return np.dtype([tuple(tuple(part) if isinstance(part, list) else part for part in field) for field in described])
+    fields: list[Any] = []
+    for name, kind, *shape in described:
+        fields.append((name, _dtype_from_json(kind), *(tuple(part) for part in shape)))
+    return np.dtype(fields)

@@ -46,6 +46,18 @@ def test_a_reader_gets_the_record_its_times_and_the_meta(ring: Ring) -> None:
     assert reader.dtype == DTYPE
 
 
+def test_records_may_hold_records(name: str) -> None:
+    inner = np.dtype([("position_m", "<f8", (3,)), ("held", "u1")])
+    with Ring.create(name, dtype=np.dtype([("objects", inner, (2,)), ("time_s", "<f8")]), slots=2) as ring:
+        ring.begin(capture_ns=0)["objects"]["position_m"] = [[1, 2, 3], [4, 5, 6]]
+        ring.commit()
+        reader = RingReader(name)
+        assert reader.dtype == ring.dtype
+        sample = reader.latest()
+        assert sample is not None
+        assert sample.value["objects"]["position_m"].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_a_sample_is_a_private_copy(ring: Ring) -> None:
     publish(ring, count=1, capture_ns=0)
     sample = RingReader(ring.name).latest()

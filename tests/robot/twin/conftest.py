@@ -17,6 +17,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported
 
 from configs.schema import CONFIGS, RigConfig, load_rig
 from robot.motion.nova5 import GRIPPER_FULL_STROKE_S, GRIPPER_STROKE_M
+from robot.runtime import ring_name
 from robot.twin.control import TwinControl
 from robot.twin.controller import Controller
 from robot.twin.controller_core import ControllerOptions
@@ -184,18 +185,22 @@ class TwinProcess:
         return self.process.returncode
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwinProcess]:
-    """A running, ready twin that a module's tests share."""
+    """A running, ready twin that tests share: leave it at rest, without alarms and faults."""
     folder = tmp_path_factory.mktemp("twin")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NOVA_PI_RUNTIME_DIR", str(folder))
-        process = TwinProcess(folder, "--task", "cup")
-        try:
-            TwinControl.wait(process.rig, timeout_s=40).close()
-            yield process
-        finally:
-            process.stop()
+    process = TwinProcess(folder, "--task", "cup")
+    try:
+        TwinControl.wait(process.rig, timeout_s=40).close()
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+def runtime_of_twin(twin: TwinProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ring names and device paths of this test are those of the shared twin."""
+    monkeypatch.setenv("NOVA_PI_RUNTIME_DIR", str(twin.folder))
 
 
 @pytest.fixture
@@ -213,6 +218,9 @@ def start_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         if one.process.poll() is None:
             one.process.kill()
         one.process.communicate()
+        # Killed processes cannot remove their shared memory.
+        for left_over in Path("/dev/shm").glob(f"{ring_name(one.rig.name, '')}*"):
+            left_over.unlink()
 
 
 class Client:

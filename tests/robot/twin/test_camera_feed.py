@@ -11,6 +11,8 @@ from robot.ring import RingReader, Sample
 from robot.runtime import ring_name
 from robot.twin.control import TwinControl, TwinFault
 
+pytestmark = pytest.mark.usefixtures("runtime_of_twin")
+
 
 @pytest.fixture(params=["exterior", "wrist"])
 def camera(request: pytest.FixtureRequest) -> str:

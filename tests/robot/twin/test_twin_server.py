@@ -102,6 +102,7 @@ def test_packets_come_each_eight_milliseconds_of_the_controllers_time(twin) -> N
     assert set(np.diff(times)) == {8}
 
 
+@pytest.mark.usefixtures("runtime_of_twin")
 def test_the_gripper_answers_at_the_rigs_port(twin) -> None:
     device = resolve_device(twin.rig.name, twin.rig.gripper.port)
     with serial.Serial(device, 115200, timeout=2.0) as line:
@@ -186,10 +187,12 @@ def test_a_push_beyond_the_collision_level_is_a_collision(client, control) -> No
     client.ask("SetCollisionLevel(3)")
     control.fault(TwinFault.PUSH, force_n=[0, 0, 150], duration_s=0.3)
     wait_until(lambda: client.ask("RobotMode()") == "0,{11},RobotMode();")
+    time.sleep(1.0)  # the push outlasts the collision
     client.ask("ClearError()")
     assert client.ask("RobotMode()") == "0,{5},RobotMode();"
 
 
+@pytest.mark.usefixtures("runtime_of_twin")
 def test_dropped_connections_and_a_silent_gripper_can_be_rehearsed(twin, client, control) -> None:
     with socket.create_connection((HOST, twin.rig.arm.feedback_port), timeout=10) as connection:
         connection.recv(FEEDBACK_BYTES, socket.MSG_WAITALL)
@@ -239,7 +242,7 @@ def test_killing_the_twin_ends_its_camera_process(start_twin) -> None:
     twin.process.wait()
     wait_until(lambda: not any(is_running(pid) for pid in kids))
     # A twin started afterwards on the same rig does not mind the left-overs.
-    again = twin.start()
+    again = twin.start("--no-cameras")
     try:
         TwinControl.wait(twin.rig, timeout_s=40).close()
     finally:
