@@ -16,6 +16,7 @@ from robot.cameras.frame import CameraInfo, frame_dtype
 from robot.cameras.health import FrameChecker, FrameProblem
 from robot.ring import Ring
 from robot.runtime import ring_name
+from robot.twin.priority import prefer_this_thread
 
 GRAB_TIMEOUT_S = 0.5
 DEAD_AFTER_S = 3.0
@@ -57,6 +58,7 @@ class CameraWorker:
     def run(self, stop: threading.Event, *, exit_when_hung: bool = True) -> None:
         """Publish frames until ``stop``. Raises `CameraError`; a hung driver ends the whole process."""
         info = self._backend.open()
+        prefer_this_thread()
         try:
             check_camera(info, config=self._config)
             self._last_frame_s = time.monotonic()

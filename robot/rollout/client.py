@@ -26,11 +26,14 @@ from robot.rollout.observation import Observation, ObservationReader, Rejection
 from robot.rollout.policy_link import Chunk, Failure, LinkState, PolicyLink
 from robot.rollout.steps import ChunkRecord, StepLog, StepRecord
 from robot.state import MachineState
+from robot.twin.priority import prefer_this_thread
 
 HOLD_AFTER_REJECTIONS = 3
 """So many ticks in a row without an observation, and the arm is told to hold instead of going on blind."""
-GIVE_UP_AFTER_S = 2.0
-"""Without an observation for so long the episode is over: somebody has to look at the cameras."""
+CAMERA_DEAD_AFTER_S = 2.0
+"""A camera without any new frame for so long ends the episode: somebody has to look at it."""
+BLIND_FOR_S = 10.0
+"""So does so long a time without an observation although frames do come, too late or too far apart."""
 MAX_REFUSED_CHUNKS = 10
 """So many chunks in a row that the guard refused whole, and the policy is taken for unusable on this rig."""
 STATE_LIMIT_NS = seconds_to_ns(0.5)
@@ -48,6 +51,7 @@ class EndReason(Enum):
     REFUSED_BY_ROBOTD = "robotd refused"
     CAMERA = "no usable observations"
     POLICY_CHANGED = "another policy on the server"
+    NEVER_STARTED = "the policy never got to move the arm"
     GUARD = "the guard refuses the policy's actions"
 
     @property
@@ -126,10 +130,12 @@ class RolloutLoop:
         self._blind_ticks = 0
         self._refused_in_a_row = 0
         self._note: str | None = None
+        self._frame_age_ms: float | None = None
         self._end: EpisodeEnd | None = None
 
     def run(self, *, time_limit_s: float, stop: threading.Event) -> EpisodeEnd:
         """Run until the task is done, the time is over, ``stop`` is set or something is wrong; the arm then holds."""
+        prefer_this_thread()
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -144,7 +150,7 @@ class RolloutLoop:
                 if stop.is_set():
                     self._finish(EndReason.STOPPED, "")
                 elif wake_ns - start_ns >= seconds_to_ns(time_limit_s):
-                    self._finish(EndReason.TIME_LIMIT, f"{time_limit_s:g} s")
+                    self._time_is_over(time_limit_s)
                 elif self._done():
                     self._finish(EndReason.SUCCESS, "")
                 else:
@@ -160,8 +166,20 @@ class RolloutLoop:
         assert self._end is not None
         return self._end
 
+    def _time_is_over(self, time_limit_s: float) -> None:
+        if self.scheduler.statistics.chunks:
+            self._finish(EndReason.TIME_LIMIT, f"{time_limit_s:g} s")
+            return
+        schedule = self.scheduler.statistics
+        blind = "".join(f", {name} at {count} ticks" for name, count in self.statistics.rejections.most_common(2))
+        self._finish(
+            EndReason.NEVER_STARTED,
+            f"in {time_limit_s:g} s {schedule.requests} requests, {schedule.failed_requests} of them failed, "
+            f"{schedule.dropped_chunks} chunks too late{blind}",
+        )
+
     def _tick(self, deadline_ns: int, wake_ns: int) -> None:
-        self._note = None
+        self._note = self._frame_age_ms = None
         state = self._observations.state()
         if state is None or wake_ns - state.receive_ns > STATE_LIMIT_NS:
             self._finish(EndReason.ROBOTD_LOST, "its state ring stands still")
@@ -246,8 +264,13 @@ class RolloutLoop:
         self._blind_since_ns = now_ns if self._blind_since_ns is None else self._blind_since_ns
         if self._blind_ticks == HOLD_AFTER_REJECTIONS:
             self._hold(f"no observation: {seen.value}")
-        if now_ns - self._blind_since_ns > seconds_to_ns(GIVE_UP_AFTER_S):
-            self._finish(EndReason.CAMERA, f"{seen.value} for {GIVE_UP_AFTER_S:g} s")
+        dead_s = self._observations.frame_age_ns(now_ns) / NS_PER_S
+        self._frame_age_ms = 1e3 * dead_s
+        blind_s = (now_ns - self._blind_since_ns) / NS_PER_S
+        if min(dead_s, blind_s) > CAMERA_DEAD_AFTER_S:
+            self._finish(EndReason.CAMERA, f"{seen.value}: a camera has delivered nothing for {dead_s:.1f} s")
+        elif blind_s > BLIND_FOR_S:
+            self._finish(EndReason.CAMERA, f"{seen.value} at each tick for {blind_s:.0f} s")
 
     def _ask(self, seen: Observation, now_ns: int) -> None:
         if self._link.state is not LinkState.IDLE:
@@ -262,7 +285,7 @@ class RolloutLoop:
         self.scheduler.forget_path(self._clock.now_ns())
         self.statistics.holds += 1
         self._note = f"hold: {why}"
-        _LOG.warning("hold: %s", why)
+        _LOG.info("hold: %s", why)
 
     def _finish(self, reason: EndReason, detail: str) -> None:
         if self._end is None:
@@ -296,6 +319,7 @@ class RolloutLoop:
                 work_ms=work_ms,
                 observation_time_ns=seen.time_ns if isinstance(seen, Observation) else None,
                 rejection=seen.value if isinstance(seen, Rejection) else None,
+                frame_age_ms=self._frame_age_ms,
                 link=self._link.state.value,
                 failure=failure.text if failure else None,
                 chunk=chunk,

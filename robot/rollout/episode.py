@@ -53,13 +53,13 @@ class EpisodeRunner:
 
     def run(self, task: TaskConfig, *, seed: int, time_limit_s: float, folder: Path) -> EpisodeResult:
         """One episode; its files are in ``folder``. Raises `RobotdError` if the arm does not get to its start."""
+        self._go_to_start()
+        self._trials.reset(task, seed=seed, stop=self._stop)
         folder.mkdir(parents=True, exist_ok=True)
         # What a crash leaves behind says that this is no result.
         write_json(
             folder / "episode.json", {"state": "running", **EpisodeResult(task.name, seed, EndReason.STOPPED).to_json()}
         )
-        self._go_to_start()
-        self._trials.reset(task, seed=seed, stop=self._stop)
         self._link.prompt = task.prompt
         counted_before = self._robot.guard_events()
         film = folder / "video.mp4"

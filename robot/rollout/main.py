@@ -98,9 +98,15 @@ def run_and_report(
         write_json(path, result.to_json())
     console.print(summary_table(result))
     if not result.policy.trained:
-        console.print("These are RANDOM WEIGHTS: the policy has learned nothing, success is not to be expected.")
-    console.print(f"Films, steps and summary.json: {plan.output}", soft_wrap=True)
+        console.print("RANDOM WEIGHTS: this policy has learned nothing, so no success is to be expected.")
+    console.print(f"Films, steps and summary.json are in {shortened(plan.output)}", soft_wrap=True)
     return result
+
+
+def shortened(path: Path) -> str:
+    """The path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def set_up_logging() -> None:
@@ -121,6 +127,8 @@ def _plan(options: Arguments) -> RolloutPlan:
         raise PlanError(f"--seconds: expected more than 0, got {options.seconds:g}")
     if not options.task:
         raise PlanError(f"--task: expected at least one of {', '.join(available('tasks'))}")
+    if not options.server.startswith(("ws://", "wss://")):
+        raise PlanError(f"--server: expected an address such as ws://127.0.0.1:8000, got {options.server!r}")
     return RolloutPlan(
         rig=options.rig,
         tasks=tuple(options.task),

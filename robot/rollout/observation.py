@@ -162,6 +162,11 @@ class ObservationReader:
                 self._reattach("state")
         return seen
 
+    def frame_age_ns(self, now_ns: int) -> int:
+        """How long ago the newest frame of the camera that is furthest behind was captured."""
+        newest = [self._readers[part].latest() for part in ("camera.exterior", "camera.wrist")]
+        return max(now_ns - (sample.capture_ns if sample is not None else 0) for sample in newest)
+
     def state(self) -> Sample | None:
         """The newest record of robotd's state ring."""
         return self._readers["state"].latest()

@@ -26,6 +26,7 @@ from policy_server.client import (
     Reply,
 )
 from robot.rollout.observation import Observation
+from robot.twin.priority import prefer_this_thread
 
 REQUEST_TIMEOUT_S = 1.0
 """A chunk is one second long: a later reply holds nothing that could still be carried out."""
@@ -169,6 +170,8 @@ class PolicyLink:
         self.close()
 
     def _run(self) -> None:
+        # Like the loop: an ordinary thread that loses its core while it holds the interpreter would stop the loop too.
+        prefer_this_thread()
         while not self._stop.is_set():
             request = self._next_request()
             if request is None:

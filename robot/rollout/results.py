@@ -3,12 +3,14 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 
 from robot.rollout.client import EndReason
@@ -128,7 +130,8 @@ def wilson95(successes: int, trials: int) -> tuple[float, float]:
     rate, z2 = successes / trials, _Z95**2
     middle = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the ends the bound is exact, rounding aside.
+    return (0.0 if successes == 0 else middle - half), (1.0 if successes == trials else middle + half)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -139,58 +142,56 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def summary_table(result: RolloutResult) -> Table:
-    """The final table: one row a task, and one for everything."""
-    table = Table(title=f"{result.policy.label} on rig '{result.rig}', {result.mode}", title_justify="left")
-    for heading in (
-        "task",
-        "success",
-        "95 %",
-        "ticks",
-        "missed",
-        "period p50/p99/max ms",
-        "round trip p50/p99 ms",
-        "image→action p50/p99 ms",
-        "holds",
-        "guard events",
-    ):
-        table.add_column(heading, justify="left" if heading in ("task", "guard events") else "right")
-    tasks = list(dict.fromkeys(episode.task for episode in result.episodes))
-    for task in tasks:
-        _add_row(table, task, [episode for episode in result.episodes if episode.task == task])
-    if len(tasks) > 1:
-        table.add_section()
-        _add_row(table, "all", list(result.episodes))
-    return table
+def summary_table(result: RolloutResult) -> Group:
+    """The final tables: outcomes with a column for each task, and timings of all ticks and chunks."""
+    outcomes = Table(title=f"{result.policy.label} on rig '{result.rig}', {result.mode}", title_justify="left")
+    outcomes.add_column("")
+    columns: dict[str, list[EpisodeResult]] = {}
+    for episode in result.episodes:
+        columns.setdefault(episode.task, []).append(episode)
+    if len(columns) != 1:
+        columns["all"] = list(result.episodes)
+    for name in columns:
+        outcomes.add_column(name, justify="right")
+    described = [_outcome(episodes) for episodes in columns.values()]
+    for row in described[0]:
+        outcomes.add_row(row, *(column[row] for column in described))
+    events: Counter[str] = Counter()
+    for episode in result.episodes:
+        events.update(episode.guard_events)
+    counted = ", ".join(f"{name} {count}" for name, count in sorted(events.items())) or "none"
+    return Group(outcomes, _timings(result.episodes), f"guard events: {counted}")
 
 
-def _add_row(table: Table, label: str, episodes: list[EpisodeResult]) -> None:
+def _outcome(episodes: list[EpisodeResult]) -> dict[str, str]:
+    """What the table says about some episodes, by row."""
     judged = [episode for episode in episodes if not episode.reason.aborted]
-    successes = sum(episode.success for episode in judged)
+    successes, aborted = sum(episode.success for episode in judged), len(episodes) - len(judged)
     low, high = wilson95(successes, len(judged))
-    aborted = len(episodes) - len(judged)
-    events: dict[str, int] = {}
-    for episode in episodes:
-        for name, count in episode.guard_events.items():
-            events[name] = events.get(name, 0) + count
-    period = _spread(_all(episode.periods_ms for episode in episodes))
-    table.add_row(
-        label,
-        f"{successes}/{len(judged)}" + (f" (+{aborted} aborted)" if aborted else ""),
-        f"{low:.2f}-{high:.2f}",
-        str(sum(episode.ticks for episode in episodes)),
-        str(sum(episode.missed_ticks for episode in episodes)),
-        _joined(period, "p50", "p99", "max", digits=2),
-        _joined(_percentiles(_all(episode.round_trip_ms for episode in episodes)), "p50", "p99", digits=0),
-        _joined(_percentiles(_all(episode.observation_to_action_ms for episode in episodes)), "p50", "p99", digits=0),
-        str(sum(episode.holds for episode in episodes)),
-        ", ".join(f"{name} {count}" for name, count in sorted(events.items())) or "none",
-    )
+    return {
+        "success": f"{successes}/{len(judged)}" + (f" (+{aborted} aborted)" if aborted else ""),
+        "95 % interval": f"{low:.2f} to {high:.2f}",
+        "ticks": str(sum(episode.ticks for episode in episodes)),
+        "missed ticks": str(sum(episode.missed_ticks for episode in episodes)),
+        "underruns": str(sum(episode.underruns for episode in episodes)),
+        "holds": str(sum(episode.holds for episode in episodes)),
+    }
 
 
-def _joined(values: dict[str, float | None], *keys: str, digits: int) -> str:
-    found = [values[key] for key in keys]
-    return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in found)
+def _timings(episodes: Sequence[EpisodeResult]) -> Table:
+    table = Table(caption="underrun: a tick without a waypoint ahead", caption_justify="left")
+    table.add_column("milliseconds")
+    for heading in ("n", "mean", "p50", "p99", "max"):
+        table.add_column(heading, justify="right")
+    for name, values in (
+        ("control period", _all(episode.periods_ms for episode in episodes)),
+        ("request round trip", _all(episode.round_trip_ms for episode in episodes)),
+        ("picture taken to waypoints sent", _all(episode.observation_to_action_ms for episode in episodes)),
+    ):
+        spread = _spread(values)
+        shown = ("-" if value is None else f"{value:.2f}" for value in spread.values())
+        table.add_row(name, str(len(values)), *shown)
+    return table
 
 
 def _all(parts: Iterable[Sequence[float]]) -> list[float]:

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,10 @@ import numpy as np
 from rich.console import Console
 
 from configs.schema import RigConfig, TaskConfig, load_rig, load_task
-from policy_server.client import PolicyClient
-from policy_server.contract import SIX_JOINTS_AND_GRIPPER
+from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
 from robot.clock import seconds_to_ns
 from robot.daemon import RobotClient
-from robot.daemon.errors import FaultError, MoveRefusedError
+from robot.daemon.errors import FaultError, MoveRefusedError, RobotdError
 from robot.motion.limits import GuardLimits
 from robot.motion.violations import pose_violations
 from robot.rollout.chunks import ExecutionMode, SchedulerConfig
@@ -35,6 +34,8 @@ BLEND_TICKS = 2
 DEFAULT_REPLAN_TICKS = {ExecutionMode.ASYNC: 6, ExecutionMode.SYNC: SIX_JOINTS_AND_GRIPPER.horizon}
 SWITCH_INTERVAL_S = 0.0005
 """How long another thread may keep the interpreter when the loop's tick is due."""
+EXIT_STOPPED = 130
+"""What shells give for a program that was stopped by Ctrl-C."""
 _LOG = logging.getLogger("rollout")
 
 
@@ -94,10 +95,12 @@ def run_rollout(
             RobotClient.connect(rig, name="rollout") as robot,
             PolicyLink(client, prompt=tasks[0].prompt) as link,
             _trials(rig, plan, console) as trials,
+            ExitStack() as exits,
         ):
             robot.acquire()
-            enable(robot, stop=stop)
-            observations = ObservationReader(rig)
+            with stopped_motions(stop):
+                enable(robot, stop=stop)
+            observations = exits.enter_context(closing(ObservationReader(rig)))
             runner = EpisodeRunner(
                 rig=rig,
                 rig_argument=plan.rig,
@@ -115,17 +118,17 @@ def run_rollout(
                 on_progress(
                     Progress(policy, plan.episodes * len(tasks), tuple(finished), task.name, seed, runner, link)
                 )
-                finished.append(
-                    runner.run(
-                        task,
-                        seed=seed,
-                        time_limit_s=plan.seconds or task.time_limit_s,
-                        folder=plan.output / f"episode-{number:03d}-{task.name}",
+                with stopped_motions(stop):
+                    finished.append(
+                        runner.run(
+                            task,
+                            seed=seed,
+                            time_limit_s=plan.seconds or task.time_limit_s,
+                            folder=plan.output / f"episode-{number:03d}-{task.name}",
+                        )
                     )
-                )
-                if finished[-1].reason.aborted:
+                if finished and finished[-1].reason.aborted:
                     break
-            observations.close()
     return RolloutResult(policy=policy, rig=rig.name, mode=plan.mode.value, episodes=tuple(finished))
 
 
@@ -169,6 +172,16 @@ def enable(robot: RobotClient, *, stop: threading.Event) -> None:
             robot.enable()
 
 
+@contextmanager
+def stopped_motions(stop: threading.Event) -> Iterator[None]:
+    """A motion that ends early because the operator said stop is no error."""
+    try:
+        yield
+    except RobotdError:
+        if not stop.is_set():
+            raise
+
+
 def _episodes(plan: RolloutPlan, tasks: list[TaskConfig]) -> Iterator[tuple[TaskConfig, int]]:
     for task in tasks:
         for index in range(plan.episodes):
@@ -194,7 +207,7 @@ def _trials(rig: RigConfig, plan: RolloutPlan, console: Console) -> Iterator[Tri
 
 
 def exit_code(result: RolloutResult, *, wanted: int, stopped: bool) -> int:
-    """0 when every episode was run, 130 after Ctrl-C, 1 otherwise."""
+    """0 when every episode was run, `EXIT_STOPPED` after Ctrl-C, 1 otherwise."""
     if stopped or any(episode.reason is EndReason.STOPPED for episode in result.episodes):
-        return 130
+        return EXIT_STOPPED
     return 0 if result.completed and len(result.episodes) == wanted else 1

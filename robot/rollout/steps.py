@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from robot.twin.priority import prefer_this_thread
+
 _CAPACITY = 512
 
 
@@ -42,6 +44,8 @@ class StepRecord:
     observation_time_ns: int | None
     rejection: str | None
     """Why there was no observation."""
+    frame_age_ms: float | None
+    """At a rejection: how old the newest frame of the slower camera was."""
     link: str
     failure: str | None
     """Why a request brought nothing, at the tick when that was known."""
@@ -90,6 +94,7 @@ class StepLog:
         self.close()
 
     def _run(self) -> None:
+        prefer_this_thread()
         while (record := self._queue.get()) is not None:
             self._file.write(json.dumps(_plain(asdict(record)), separators=(",", ":")) + "\n")
             self._file.flush()

@@ -6,6 +6,7 @@ On the twin the scene is drawn from a seed and the twin judges from exact poses.
 import select
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,6 +16,7 @@ from configs.schema import RigConfig, TaskConfig
 from robot.twin.control import TwinControl, TwinControlError
 
 _JUDGE_PERIOD_S = 0.25
+_SETTLE_S = 5.0
 
 
 class Trials(Protocol):
@@ -57,11 +59,23 @@ class TwinTrials:
 
     def reset(self, task: TaskConfig, *, seed: int, stop: threading.Event) -> None:
         self._seed, self._task = seed, task.target_object
-        self._control.reset(seed, task=task.target_object)
+        self._reset(arm=False)
 
     def place_arm(self) -> bool:
-        self._control.reset(self._seed, task=self._task, arm=True)
+        self._reset(arm=True)
         return True
+
+    def _reset(self, *, arm: bool) -> None:
+        """The controller takes a moment to see that a motion is over, and the twin refuses until then."""
+        deadline_s = time.monotonic() + _SETTLE_S
+        while True:
+            try:
+                self._control.reset(self._seed, task=self._task, arm=arm)
+                return
+            except TwinControlError:
+                if time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.1)
 
     def begin(self, task: TaskConfig) -> None:
         self._solved.clear()

@@ -26,6 +26,7 @@ FPS_LIMIT = 15
 TIME_BASE = Fraction(1, 1000)
 MAX_HEIGHT = 360
 _POLL_S = 0.01
+_CRASH_SAFE = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 _OPTIONS = {"preset": "veryfast", "crf": "23", "tune": "zerolatency"}
 
 
@@ -42,9 +43,7 @@ class SideBySideFile:
     """An MP4 that grows by pairs of pictures. A context manager; pictures keep their capture times."""
 
     def __init__(self, path: Path, *, height: int, width: int) -> None:
-        self._container = av.open(
-            str(path), "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-        )
+        self._container = av.open(str(path), "w", format="mp4", options=_CRASH_SAFE)
         self._stream = self._container.add_stream("libx264", rate=FPS_LIMIT, options=_OPTIONS)
         self._stream.width, self._stream.height = 2 * width, height
         self._stream.pix_fmt = "yuv420p"

@@ -1,5 +1,7 @@
 """A policy server that speaks the protocol and misbehaves on command."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +48,12 @@ def make_contract(**differences: Any) -> Contract:
     return Contract(**(values | differences))
 
 
+def break_connection(connection: ServerConnection) -> None:
+    """Without a closing handshake, and at once also for a thread that is reading from it."""
+    with contextlib.suppress(OSError):
+        connection.socket.shutdown(socket.SHUT_RDWR)
+
+
 @dataclass
 class ScriptedServer:
     """``script`` gives what to do with each request, in turn; then it replies for ever."""
@@ -78,7 +86,7 @@ class ScriptedServer:
         self._server.shutdown()
         self._thread.join()
         for connection in self._open:
-            connection.socket.close()
+            break_connection(connection)
         self._open.clear()
         self._server = None
 
@@ -103,7 +111,7 @@ class ScriptedServer:
                 time.sleep(0.01)
             return False
         if act is Act.DROP:
-            connection.socket.close()
+            break_connection(connection)
             return False
         if act is Act.GARBAGE:
             connection.send(b"\xc1\xc1")

@@ -1,0 +1,145 @@
+"""The whole stack on this machine: a twin on free ports, a policy server with random weights, rollouts as processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from configs.schema import CONFIGS, RigConfig, load_rig
+from robot.processes import Child
+from robot.twin.control import TwinControl
+
+
+def free_ports(count: int) -> list[int]:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def _wait_for(look: Callable[[], Any], *, what: str, timeout_s: float = 40.0) -> Any:
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    """``wait_for(look, what=...)``: the first true thing that ``look()`` gives."""
+    return _wait_for
+
+
+@dataclass
+class Stack:
+    """Where everything is. Rollouts are started with `rollout` and run as they do from the command line."""
+
+    rig: RigConfig
+    rig_path: Path
+    server_port: int
+    folder: Path
+    server: Child | None = None
+
+    def start_server(self) -> None:
+        """Start the policy server and wait until it has warmed up."""
+        self.server = Child(
+            "policy server",
+            module="policy_server.main",
+            args=("--policy", "nano", "--port", str(self.server_port)),
+            log_path=self.folder / "server.log",
+        )
+        _wait_for(self._server_is_ready, what="the policy server", timeout_s=60.0)
+
+    def _server_is_ready(self) -> bool:
+        assert self.server is not None
+        self.server.check()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.server_port}/readyz", timeout=1.0):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def rollout(self, name: str, *arguments: str) -> "Rollout":
+        """Start ``launch/rollout`` on this stack."""
+        output = self.folder / name
+        command = [sys.executable, "-m", "robot.rollout.main", "--rig", str(self.rig_path), "--output", str(output)]
+        if "--server" not in arguments:
+            command += ["--server", f"ws://127.0.0.1:{self.server_port}"]
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        return Rollout(process, output)
+
+
+@dataclass
+class Rollout:
+    """A running rollout and its folder."""
+
+    process: subprocess.Popen[str]
+    output: Path
+
+    def wait(self, *, timeout_s: float = 60.0) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        try:
+            out, err = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            out, err = self.process.communicate()
+            pytest.fail(f"the rollout did not end within {timeout_s:g} s: {out} {err}")
+        return self.process.returncode, out, err
+
+    def steps(self) -> list[dict[str, Any]]:
+        """All whole lines of the newest episode's step log."""
+        files = sorted(self.output.glob("episode-*/steps.jsonl"))
+        if not files:
+            return []
+        text = files[-1].read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A twin and a policy server that run for the whole session."""
+    folder = tmp_path_factory.mktemp("stack")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    patch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
+    dashboard, feedback, slow, control, server_port = free_ports(5)
+    content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
+    content["name"] = "closedloop"
+    content["arm"].update(dashboard_port=dashboard, feedback_port=feedback, slow_feedback_port=slow)
+    content["twin"]["control_port"] = control
+    # These tests are about what happens, not how fast: a busy machine may show its pictures late.
+    content["observation"]["max_age_s"] = 1.0
+    rig_path = folder / "closedloop.yaml"
+    rig_path.write_text(yaml.safe_dump(content))
+    made = Stack(load_rig(rig_path), rig_path, server_port, folder)
+    twin = Child(
+        "twin",
+        module="robot.twin.server",
+        args=("--rig", str(rig_path), "--headless"),
+        log_path=folder / "twin.log",
+    )
+    try:
+        made.start_server()
+        TwinControl.wait(made.rig, timeout_s=60.0).close()
+        yield made
+    finally:
+        if made.server is not None:
+            made.server.stop()
+        twin.stop()
+        patch.undo()
