@@ -46,7 +46,7 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when every episode was run, 130 after Ctrl-C, 1 with a clear line otherwise."""
-    options = tyro.cli(Arguments, args=arguments, prog="launch/demo")
+    options = tyro.cli(Arguments, args=arguments, prog="launch/demo", config=(tyro.conf.EnumChoicesFromValues,))
     console = Console(highlight=False, force_terminal=False if options.headless else None)
     set_up_logging()
     try:

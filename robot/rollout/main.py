@@ -74,7 +74,7 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when every episode was run, 130 after Ctrl-C, 1 with a clear line otherwise."""
-    options = tyro.cli(Arguments, args=arguments, prog="launch/rollout")
+    options = tyro.cli(Arguments, args=arguments, prog="launch/rollout", config=(tyro.conf.EnumChoicesFromValues,))
     console = Console(highlight=False)
     set_up_logging()
     try:
