@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from robot.recording.episode_writer import DEFAULT_SPACE, RecordingError, SpaceL
 from robot.recording.recorder import Recorder
 from robot.recording.salvage import salvage_directory
 
+_NICENESS = 5
+"""The rings hold a quarter of a second of pictures: the recorder can wait for a core, a control loop can't."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Salvage what an earlier recorder left, then serve until SIGTERM. Exit code 1 with one line if that can't be."""
@@ -24,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     cv2.setNumThreads(1)  # encoding must not take cores from the control processes
+    os.nice(_NICENESS)
     reserve = int(options.reserve_gib * 2**30)
     space = SpaceLimits(start_bytes=reserve, stop_bytes=min(DEFAULT_SPACE.stop_bytes, reserve))
     try:

@@ -1,8 +1,10 @@
-"""Is an episode good enough to train on? Each finding is a named problem with a penalty; what is left of 100 is the score."""
+"""Is an episode good enough to train on? Each finding is a named problem with a penalty; what is left of 100 is the
+score."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +143,13 @@ def _file(episode: Episode) -> Iterator[Problem]:
     found = episode.message_counts()
     for topic, count in meta.summary.messages.items():
         if found.get(topic, 0) != count:
-            yield _problem(ProblemKind.DAMAGED, f"{topic}: {found.get(topic, 0)} messages are intact, {count} were written")
+            yield _problem(
+                ProblemKind.DAMAGED, f"{topic}: {found.get(topic, 0)} messages are intact, {count} were written"
+            )
     for topic, count in meta.summary.dropped.items():
         yield _problem(ProblemKind.MESSAGES_MISSING, f"{topic}: {count} dropped while recording", share=count / 50)
     if abs(meta.summary.wall_clock_shift_s) > CLOCK_SHIFT_S:
-        text = f"the wall clock was shifted by {meta.summary.wall_clock_shift_s:+.3f} s meanwhile (control is not affected)"
+        text = f"the wall clock was shifted by {meta.summary.wall_clock_shift_s:+.3f} s meanwhile; control ignores it"
         yield _problem(ProblemKind.CLOCK, text)
 
 
@@ -168,7 +172,8 @@ def _frame_gaps(episode: Episode) -> Iterator[Problem]:
         lost = int(np.sum(np.maximum(np.diff(times.device_seq) - 1, 0)))
         gaps = int(np.sum(intervals_s > 1.5 * period_s))
         if gaps or lost:
-            text = f"{camera}: {gaps} gap(s), the longest {intervals_s.max():.3f} s, {lost} frame(s) lost before the recorder"
+            longest_s = float(intervals_s.max())
+            text = f"{camera}: {gaps} gap(s), the longest {longest_s:.3f} s; {lost} frame(s) lost before the recorder"
             yield _problem(ProblemKind.FRAME_GAP, text, share=5 * max(gaps, lost) / len(times))
 
 
@@ -184,7 +189,9 @@ def _skew(episode: Episode) -> Iterator[Problem]:
         skew_s = np.abs(other[nearest(other, reference)] - reference) / NS_PER_S
         beyond = skew_s > limit_s
         if beyond.any():
-            text = f"{camera} to {cameras[0]}: {beyond.sum()} frame(s) above {limit_s:g} s, the worst {skew_s.max():.3f} s"
+            text = (
+                f"{camera} to {cameras[0]}: {beyond.sum()} frame(s) above {limit_s:g} s, the worst {skew_s.max():.3f} s"
+            )
             yield _problem(ProblemKind.SKEW, text, share=5 * float(beyond.mean()))
 
 
@@ -194,7 +201,9 @@ def _ticks(steps: np.ndarray) -> Iterator[Problem]:
     late_s = (steps["wake_ns"] - steps["deadline_ns"]) / NS_PER_S
     late = late_s > LATE_WAKE_S
     if late.any():
-        text = f"{late.sum()} step(s) began more than {LATE_WAKE_S * 1e3:g} ms late, the worst {late_s.max() * 1e3:.1f} ms"
+        text = (
+            f"{late.sum()} step(s) began more than {LATE_WAKE_S * 1e3:g} ms late, the worst {late_s.max() * 1e3:.1f} ms"
+        )
         yield _problem(ProblemKind.LATE_TICK, text, share=5 * float(late.mean()))
     periods_s = np.diff(steps["deadline_ns"]) / NS_PER_S
     missed = int(np.sum(np.round(periods_s / STEP_PERIOD_S) - 1))
@@ -206,7 +215,7 @@ def _pictures(episode: Episode) -> Iterator[Problem]:
     for camera in episode.cameras:
         times = episode.frame_times(camera)
         jpegs = [hash(episode.jpeg(camera, index)) for index in range(len(times))]
-        same = np.array([False, *(a == b for a, b in zip(jpegs, jpegs[1:], strict=False))])
+        same = np.array([False, *(a == b for a, b in pairwise(jpegs))])
         longest_s = _longest(same, times.capture_ns)
         if longest_s >= FROZEN_S:
             yield _problem(ProblemKind.FROZEN, f"{camera}: the same picture for {longest_s:.2f} s", share=longest_s)
@@ -242,7 +251,8 @@ def _smoothness(steps: np.ndarray) -> Iterator[Problem]:
     gap = np.abs(sent - requested)[known]
     if len(gap) and gap.max() > JUMP_RAD:
         count = int(np.sum(gap.max(axis=1) > JUMP_RAD))
-        text = f"{count} step(s) with sent and requested joints more than {JUMP_RAD:g} rad apart, the worst {gap.max():.3f} rad"
+        worst = f"the worst {gap.max():.3f} rad"
+        text = f"{count} step(s) with sent and requested joints more than {JUMP_RAD:g} rad apart, {worst}"
         yield _problem(ProblemKind.JUMP, text, share=10 * count / len(gap))
     if len(sent) >= 4 and np.isfinite(sent).all():
         jerk = np.abs(np.diff(sent, n=3, axis=0)).max(axis=1) / STEP_PERIOD_S**3
@@ -260,7 +270,7 @@ def _gripper(state: np.ndarray) -> Iterator[Problem]:
     holding = np.isin(state["gripper_status"], (GripperStatus.CAUGHT, GripperStatus.MOVING))
     longest_s = _longest(gap & ~holding, state["capture_ns"])
     if longest_s > GRIPPER_GAP_S:
-        text = f"the gripper stays more than {GRIPPER_GAP:g} from its target for {longest_s:.1f} s without holding anything"
+        text = f"the gripper stays {GRIPPER_GAP:g} or more off its target for {longest_s:.1f} s, holding nothing"
         yield _problem(ProblemKind.GRIPPER, text)
 
 

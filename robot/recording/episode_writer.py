@@ -137,11 +137,13 @@ class EpisodeWriter:
             self._wake.set()
         return True
 
-    def close(self, outcome: Outcome, *, dropped: Mapping[str, int] | None = None) -> EpisodeMeta:
+    def close(
+        self, outcome: Outcome, *, dropped: Mapping[str, int] | None = None, wall_clock_shift_s: float = 0.0
+    ) -> EpisodeMeta:
         """Write what is queued, the index and the final ``meta.json``; returns the latter.
 
-        ``dropped`` is what is missing, by topic, if the caller knows more than the queue.
-        A failing disk turns the outcome into ``aborted:disk`` and is said in the summary; it never raises.
+        ``dropped`` is what is missing, by topic, if the caller knows more than the queue. A failing disk turns the
+        outcome into ``aborted:disk`` and is said in the summary; it never raises.
         """
         self._closing = True
         self._wake.set()
@@ -158,31 +160,22 @@ class EpisodeWriter:
         if self.failure is not None:
             damage.insert(0, self.failure)
             outcome = Outcome(Label.ABORTED, "disk")
-        self.meta = replace(
-            self.meta,
-            state=EpisodeState.CLOSED,
-            outcome=outcome,
-            summary=self._summary(tuple(damage), dropped=self.dropped if dropped is None else dropped),
+        first_ns, last_ns = self._mcap.span_ns
+        summary = Summary(
+            duration_s=(last_ns - first_ns) / NS_PER_S,
+            messages=self._mcap.messages_written(),
+            dropped=self.dropped if dropped is None else dict(dropped),
+            size_bytes=self._mcap.size,
+            wall_clock_shift_s=wall_clock_shift_s,
+            damage=tuple(damage),
         )
+        self.meta = replace(self.meta, state=EpisodeState.CLOSED, outcome=outcome, summary=summary)
         try:
             self.meta.write(self.folder)
         except OSError as error:
             logger.error("%s: meta.json could not be closed (%s); the next start salvages it", self.folder, error)
         self._file.close()
         return self.meta
-
-    def _summary(self, damage: tuple[str, ...], *, dropped: Mapping[str, int]) -> Summary:
-        description = self.meta.description
-        elapsed_ns = time.monotonic_ns() - description.started_monotonic_ns
-        shift_ns = time.time_ns() - description.started_wall_ns - elapsed_ns
-        return Summary(
-            duration_s=elapsed_ns / NS_PER_S,
-            messages=self._mcap.messages_written(),
-            dropped=dict(dropped),
-            size_bytes=self._mcap.size,
-            wall_clock_shift_s=round(shift_ns / NS_PER_S, 3),
-            damage=damage,
-        )
 
     def _run(self) -> None:
         synced_s = checked_s = time.monotonic()

@@ -64,6 +64,14 @@ class McapWriter:
         """Bytes in the file."""
         return self._offset
 
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """First and last log time on disk, (0, 0) if there is none."""
+        return (
+            min((chunk.start_ns for chunk in self._written), default=0),
+            max((chunk.end_ns for chunk in self._written), default=0),
+        )
+
     def messages_written(self) -> dict[str, int]:
         """Messages on disk by topic."""
         counts = self._counts()
@@ -166,8 +174,8 @@ class McapWriter:
         counts = self._counts()
         statistics = Statistics(
             messages=dict(counts),
-            start_ns=min((chunk.start_ns for chunk in self._written), default=0),
-            end_ns=max((chunk.end_ns for chunk in self._written), default=0),
+            start_ns=self.span_ns[0],
+            end_ns=self.span_ns[1],
             schemas=len(self._schemas),
             channels=len(self._channels),
             metadata=len(self._metadata),

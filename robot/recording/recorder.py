@@ -237,7 +237,12 @@ class Recorder:
     def _close(self, outcome: Outcome) -> EpisodeMeta:
         assert self._episode is not None
         episode, self._episode = self._episode, None
-        meta = episode.writer.close(outcome, dropped=episode.dropped())
+        description = episode.writer.meta.description
+        elapsed_ns = time.monotonic_ns() - description.started_monotonic_ns
+        shift_ns = time.time_ns() - description.started_wall_ns - elapsed_ns
+        meta = episode.writer.close(
+            outcome, dropped=episode.dropped(), wall_clock_shift_s=round(shift_ns / NS_PER_S, 3)
+        )
         self._last = meta
         counts = ", ".join(f"{topic} {count}" for topic, count in meta.summary.messages.items())
         logger.info("%s closed as %s: %.1f s, %s", meta.id, meta.outcome, meta.summary.duration_s, counts)

@@ -22,7 +22,8 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_sheet(episode: Episode, path: Path) -> None:
-    """Write the contact sheet as PNG. Raises `EpisodeError` if there is nothing to show or the file can't be written."""
+    """Write the contact sheet as PNG. Raises `EpisodeError` if there is nothing to show or the file can't be
+    written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = cv2.cvtColor(contact_sheet(episode), cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(path), picture):
@@ -85,10 +86,10 @@ def _plot(
 ) -> np.ndarray:
     strip = _blank(_PLOT_HEIGHT, width)
     top, bottom, right = 24, _PLOT_HEIGHT - 20, width - _MARGIN
-    values = np.concatenate([y[np.isfinite(y)] for _, y in curves])
-    if not len(values):
+    finite = np.concatenate([values[np.isfinite(values)] for _, values in curves])
+    if not len(finite):
         return strip
-    low, high = float(values.min()), float(values.max())
+    low, high = float(finite.min()), float(finite.max())
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
     duration_s = max((span_ns[1] - span_ns[0]) / NS_PER_S, 1e-3)
@@ -100,12 +101,12 @@ def _plot(
         x = round(_LEFT + share * (right - _LEFT))
         cv2.line(strip, (x, top), (x, bottom), _GRID)
         _write(strip, f"{share * duration_s:.1f} s", at=(min(x, right - 40), _PLOT_HEIGHT - 5))
-    for index, (t, y) in enumerate(curves):
-        shown = np.isfinite(y)
+    for index, (t, values) in enumerate(curves):
+        shown = np.isfinite(values)
         points = np.stack(
             [
                 _LEFT + t[shown] / duration_s * (right - _LEFT),
-                bottom + (y[shown] - low) / (high - low) * (top - bottom),
+                bottom + (values[shown] - low) / (high - low) * (top - bottom),
             ],
             axis=1,
         )

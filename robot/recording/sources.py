@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -133,7 +133,7 @@ class RecordSource:
         *,
         topic: str,
         tolerated_silence_s: float | None = None,
-        complete: Callable[[np.void], None] | None = None,
+        complete: Callable[[Any], None] | None = None,
     ) -> None:
         self.follower = RingFollower(ring, include_newest=tolerated_silence_s is not None)
         self.topic = topic
@@ -190,8 +190,8 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def complete_step(step: np.void) -> None:
-    """Fill tool poses of a step that are NaN from the joints, in place; the tool point is that between the
+def complete_step(step: Any) -> None:
+    """Fill tool poses of a step (numpy record) that are NaN from the joints, in place, for the tool point between the
     fingertips."""
     for stage in ActionStage:
         joints, _, position, quaternion = stage_fields(stage)

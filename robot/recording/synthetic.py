@@ -1,7 +1,7 @@
 """A rig made of arithmetic: rings that look like cameras and robotd, for benchmarks and tests of recording.
 
-Joints follow sines, the gripper opens and closes, every picture shows a moving pattern and its own number as a bar code,
-so that a test can tell which frame it got back after JPEG and video coding.
+Joints follow sines, the gripper opens and closes, every picture shows a moving pattern and its own number as a bar
+code, so that a test can tell which frame it got back after JPEG and video coding.
 """
 
 import argparse

@@ -77,7 +77,8 @@ def show_list(
 
 
 def show(directory: Directory, ids: EpisodeIds = (), *, output: Path | None = None) -> None:
-    """Write a contact sheet (PNG) of each episode: pictures, joints, gripper, timing. Into OUTPUT, else into its folder."""
+    """Write a contact sheet (PNG) of each episode: pictures, joints, gripper, timing. Into OUTPUT, else into its
+    folder."""
     for meta in track(_choose(list_episodes(directory), ids), description="contact sheets", transient=True):
         path = (directory / meta.id if output is None else output) / f"{meta.id}.png"
         write_sheet(Episode(directory / meta.id), path)
@@ -85,7 +86,8 @@ def show(directory: Directory, ids: EpisodeIds = (), *, output: Path | None = No
 
 
 def check(directory: Directory, ids: EpisodeIds = (), *, json_file: JsonFile = None) -> None:
-    """Check episodes: gaps, skew, late steps, frozen or dark pictures, idle stretches, jerk, jumps, gripper, duration."""
+    """Check episodes: gaps, skew, late steps, frozen or dark pictures, idle stretches, jerk, jumps, gripper,
+    duration."""
     listing = list_episodes(directory)
     chosen = [meta for meta in _choose(listing, ids) if meta.state is EpisodeState.CLOSED]
     reports = []
@@ -104,7 +106,9 @@ def check(directory: Directory, ids: EpisodeIds = (), *, json_file: JsonFile = N
         write_json(json_file, {"episodes": [report.to_json() for report in reports]})
 
 
-def label(directory: Directory, id: EpisodeId, label: Annotated[str, tyro.conf.Positional], *, notes: str | None = None) -> None:
+def label(
+    directory: Directory, id: EpisodeId, label: Annotated[str, tyro.conf.Positional], *, notes: str | None = None
+) -> None:
     """Give an episode a label: success, failure, discarded, unconfirmed or aborted:REASON; and notes, if given."""
     meta = _choose_one(directory, id)
     changed = meta.with_outcome(Outcome.parse(label))
@@ -112,7 +116,9 @@ def label(directory: Directory, id: EpisodeId, label: Annotated[str, tyro.conf.P
     print(f"{meta.id}: {meta.outcome} -> {changed.outcome}")
 
 
-def trim(directory: Directory, id: EpisodeId, *, start: float = 0.0, end: float | None = None, clear: bool = False) -> None:
+def trim(
+    directory: Directory, id: EpisodeId, *, start: float = 0.0, end: float | None = None, clear: bool = False
+) -> None:
     """Let only the seconds from START to END of an episode count. Nothing is deleted; --clear undoes it."""
     meta = _choose_one(directory, id)
     if clear:
