@@ -4,6 +4,7 @@ the file, the path inside it and what is allowed.
 `load_rig`, `load_task` and `load_policy` take a name (``twin``) or a path to a YAML file.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -64,6 +65,7 @@ class ArmConfig(_Model):
     dashboard_port: Port
     feedback_port: Port
     slow_feedback_port: Port
+    alarm_port: Port = 22000
     robot_types: tuple[int, ...] = Field(min_length=1)
     payload: Payload
     collision_level: int = Field(ge=0, le=5)
@@ -72,9 +74,16 @@ class ArmConfig(_Model):
 
 
 class GripperConfig(_Model):
-    """The AG-95: which wire, which registers mean open and closed."""
+    """The AG-95: which wire, which registers mean open and closed.
 
+    ``route`` flange reaches it through the arm's tool connector; ``gateways`` are then tried in order (the arm's own
+    address after them), and ``port`` is not used.
+    """
+
+    route: Literal["usb", "flange"] = "usb"
     port: str = Field(description="serial device, or run:NAME for the twin's")
+    gateways: tuple[str, ...] = ("127.0.0.1", "192.168.201.1")
+    initialise_when_holding: Literal["ask", "refuse", "allow"] = "ask"
     baudrate: Literal[115200, 57600, 38400, 19200, 9600, 4800]
     slave_id: int = Field(ge=1, le=247)
     open_permille: int = Field(ge=0, le=1000)
@@ -100,6 +109,18 @@ class CameraConfig(_Model):
     fps: Literal[15, 30, 60, 100]
     latency: Latency
     source: str | None = Field(default=None, description="device or recording, for the uvc and replay backends")
+    exposure_percent: int | None = Field(default=None, ge=0, le=100, description="zed: locked, of the mode's longest")
+    gain_percent: int | None = Field(default=None, ge=0, le=100, description="zed: locked together with the exposure")
+    white_balance_k: int | None = Field(default=None, ge=2800, le=6500, multiple_of=100, description="zed: locked")
+    svo_directory: str | None = Field(default=None, description="zed: also record SVO2 files into this folder")
+    calibration_file: str | None = Field(default=None, description="uvc: SN*.conf, else the one that the ZED SDK keeps")
+    replay_loops: bool = Field(default=True, description="replay: start again at the end")
+
+    @model_validator(mode="after")
+    def _locks_exposure_and_gain_together(self) -> Self:
+        if (self.exposure_percent is None) != (self.gain_percent is None):
+            raise ValueError("exposure_percent and gain_percent must be given together; a ZED locks both or none")
+        return self
 
 
 class Workspace(_Model):
@@ -154,6 +175,14 @@ class ObservationConfig(_Model):
     max_skew_s: float = Field(gt=0.0, le=0.5, description="largest capture difference between the cameras")
 
 
+class CommissioningAnswer(_Model):
+    """What was found out about this very rig on its first day, where the vendor's documents say nothing sure."""
+
+    value: bool | int | float | str
+    unit: str = ""
+    measured_on: date
+
+
 class TwinConfig(_Model):
     """Present on a rig that is simulated: how the twin behaves behind the wires."""
 
@@ -175,6 +204,9 @@ class RigConfig(_Model):
     start: StartPose
     observation: ObservationConfig
     twin: TwinConfig | None = None
+    commissioning: dict[Name, CommissioningAnswer] = Field(
+        default_factory=dict, description="written by launch/doctor commission; for people, and for reports"
+    )
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -6,7 +6,8 @@
         client = RobotClient.connect(station.rig, name="rollout")
 
 A process that is running already (somebody else's robotd or camera worker) is used and left running. A camera worker
-that ends is started again with growing pauses; robotd is not: an operator should look before the arm moves again.
+that ends or hangs is started again with growing pauses (`robot.cameras.keeper`); robotd is not: an operator should look
+before the arm moves again.
 """
 
 import logging
@@ -14,13 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from configs.schema import RigConfig, load_rig
 from robot.cameras.backend import CameraLabel
+from robot.cameras.keeper import CameraKeeper, CameraLife
 from robot.daemon import RobotClient
 from robot.daemon.errors import RobotdError
 from robot.daemon.lock import holder_pid
@@ -33,22 +35,11 @@ CAMERAS: tuple[CameraLabel, ...] = ("exterior", "wrist")
 READY_TIMEOUT_S = 20.0
 TWIN_TIMEOUT_S = 1.0
 WATCH_PERIOD_S = 0.25
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 10.0
 _LOG = logging.getLogger("station")
 
 
 class StationError(RuntimeError):
     """The station cannot come up. One line: what was expected, what was found, what to do."""
-
-
-@dataclass
-class _Restarts:
-    """A camera worker that ended is started again at ``next_s`` (monotonic), later each time."""
-
-    pause_s: float = FIRST_PAUSE_S
-    next_s: float | None = None
-    count: int = 0
 
 
 class Station:
@@ -62,7 +53,7 @@ class Station:
         self._rig_argument = str(rig)
         self._log_dir = log_dir
         self._children: dict[str, Child] = {}
-        self._restarts = {name: _Restarts() for name in CAMERAS}
+        self._keepers: dict[CameraLabel, CameraKeeper] = {}
         self._problem: str | None = None
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="station", daemon=True)
@@ -74,7 +65,11 @@ class Station:
 
     def camera_restarts(self) -> dict[str, int]:
         """How often each camera worker had to be started again."""
-        return {name: restarts.count for name, restarts in self._restarts.items()}
+        return {name: self._keepers[name].restarts if name in self._keepers else 0 for name in CAMERAS}
+
+    def camera_states(self) -> dict[str, CameraLife]:
+        """How the camera workers that this station started are doing."""
+        return {name: keeper.state for name, keeper in self._keepers.items()}
 
     def __enter__(self) -> Self:
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -108,8 +103,11 @@ class Station:
             raise StationError(str(error)) from None
 
     def _start_camera(self, name: CameraLabel) -> None:
-        label = f"camera {name}"
-        self._children[label] = self._child(label, module="robot.cameras", arguments=("--camera", name))
+        def start(recover: bool) -> Child:
+            arguments = ("--camera", name, *(["--recover"] if recover else []))
+            return self._child(f"camera {name}", module="robot.cameras", arguments=arguments)
+
+        self._keepers[name] = CameraKeeper(name, rig_name=self.rig.name, start=start)
 
     def _child(self, label: str, *, module: str, arguments: tuple[str, ...] = ()) -> Child:
         log_path = self._log_dir / f"{label.replace(' ', '-')}.log"
@@ -118,21 +116,20 @@ class Station:
     def _wait_until_ready(self) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         for name in CAMERAS:
-            self._wait_for(f"camera {name}", lambda name=name: self._has_frames(name), deadline_s=deadline_s)  # type: ignore[misc]
-        self._wait_for("robotd", self._robotd_answers, deadline_s=deadline_s)
+            keeper = self._keepers.get(name)
+            child = keeper.child if keeper is not None else None
+            ring = ring_name(self.rig.name, f"camera.{name}")
+            self._wait_for(f"camera {name}", partial(_is_written, ring), child=child, deadline_s=deadline_s)
+        self._wait_for("robotd", self._robotd_answers, child=self._children.get("robotd"), deadline_s=deadline_s)
 
-    def _wait_for(self, label: str, ready: Callable[[], bool], *, deadline_s: float) -> None:
+    def _wait_for(self, label: str, ready: Callable[[], bool], *, child: Child | None, deadline_s: float) -> None:
         while not ready():
-            child = self._children.get(label)
             if child is not None and not child.running:
                 raise StationError(f"{label} could not start: {_last_line(child)}")
             if time.monotonic() > deadline_s:
                 where = f"; see {child.log_path}" if child is not None else ""
                 raise StationError(f"{label} is not ready after {READY_TIMEOUT_S:g} s{where}")
             time.sleep(0.05)
-
-    def _has_frames(self, name: str) -> bool:
-        return _is_written(ring_name(self.rig.name, f"camera.{name}"))
 
     def _robotd_answers(self) -> bool:
         with suppress(RobotdError), RobotClient.connect(self.rig, name="station") as client:
@@ -142,8 +139,8 @@ class Station:
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_PERIOD_S):
-            for name in CAMERAS:
-                self._mend_camera(name)
+            for keeper in self._keepers.values():
+                keeper.tick()
             robotd = self._children.get("robotd")
             if robotd is not None and self._problem is None:
                 try:
@@ -152,30 +149,12 @@ class Station:
                     self._problem = str(error)
                     _LOG.error("%s", error)
 
-    def _mend_camera(self, name: CameraLabel) -> None:
-        label, restarts = f"camera {name}", self._restarts[name]
-        child = self._children.get(label)
-        if child is None or child.running:
-            return
-        now_s = time.monotonic()
-        if restarts.next_s is None:
-            restarts.next_s = now_s + restarts.pause_s
-            _LOG.warning(
-                "%s ended (exit code %s); starting it again in %g s", label, child.process.returncode, restarts.pause_s
-            )
-            restarts.pause_s = min(2 * restarts.pause_s, LONGEST_PAUSE_S)
-        elif now_s >= restarts.next_s:
-            child.stop()  # closes its log
-            self._start_camera(name)
-            restarts.next_s = None
-            restarts.count += 1
-
     def _stop_children(self) -> None:
         # robotd first: it decelerates the arm while everything it may need is still there.
-        for label in ("robotd", *(f"camera {name}" for name in CAMERAS)):
-            child = self._children.pop(label, None)
-            if child is not None:
-                child.stop()
+        for child in self._children.values():
+            child.stop()
+        for keeper in self._keepers.values():
+            keeper.stop()
 
 
 def _last_line(child: Child) -> str:

@@ -21,7 +21,7 @@ WEIGHTS_FILE = "small_vae.safetensors"
 class SmallVaeConfig:
     """`channels` are those of the stages, each of which halves the picture."""
 
-    channels: tuple[int, ...] = (32, 64, 96)
+    channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 4
 
 
@@ -56,9 +56,10 @@ class SmallVae(nn.Module):
             down += [nn.Conv2d(before, after, 4, stride=2, padding=1), Residual(after)]
         self.encoder = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(widths[-1], 2 * config.latent_channels, 1))
         up: list[nn.Module] = [nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1), Residual(widths[-1])]
-        for before, after in zip(widths[::-1], (*widths[-2::-1], widths[0]), strict=True):
+        for before, after in zip(widths[:0:-1], widths[-2::-1], strict=True):
             up += [nn.Conv2d(before, 4 * after, 3, padding=1), nn.PixelShuffle(2), Residual(after)]
-        self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(widths[0], 3, 3, padding=1))
+        # At full size a pixel's colour is its neighbours' business no more: the last step is one convolution.
+        self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(widths[0], 4 * 3, 3, padding=1), nn.PixelShuffle(2))
         self.register_buffer("scale", torch.ones(()))
 
     @property

@@ -66,7 +66,7 @@ def load_policy(directory: Path, *, steps: int = 10, device: torch.device | None
     """The policy in a folder. Raises `CheckpointError` when anything in it is missing, damaged or does not fit."""
     description = _read_description(directory / SPEC_FILE)
     try:
-        spec = _parse_spec(description)
+        spec = parse_spec(description)
         tokenizer = Tokenizer(directory / TOKENIZER_FILE, expected_sha256=_digest_of(description, "tokenizer"))
     except (ModelConfigError, NormalizationError, ContractError, TokenizerError) as error:
         raise CheckpointError(f"{directory}: {error}") from None
@@ -137,7 +137,8 @@ def describe(spec: PolicySpec) -> dict[str, Any]:
     }
 
 
-def _parse_spec(description: Mapping[str, Any]) -> PolicySpec:
+def parse_spec(description: Mapping[str, Any]) -> PolicySpec:
+    """The inverse of `describe`; raises `ModelConfigError` and the errors of the parts."""
     expected = {"name": str, "trained": bool, "model": dict, "interface": dict, "normalization": dict, "relative": list}
     for key, kind in expected.items():
         if not isinstance(description.get(key), kind):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from configs.schema import CONFIGS, ConfigError, Name, load_config
 from policy_server.motion.estimators import EstimatorKind
@@ -99,6 +99,7 @@ class DataConfig(_Section):
         default=(True,) * 6 + (False,), description="which actions are differences to the state at the chunk's start"
     )
     per_step_statistics: bool = False
+    keep_normalization: bool = Field(default=False, description="of the policy in init, instead of this data's")
     span_floor: float = Field(default=1e-3, gt=0.0, description="smallest spread a dimension may be divided by")
     may_be_constant: tuple[int, ...] = Field(default=(), description="state or action dimensions that may not vary")
     validation_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
@@ -151,6 +152,11 @@ class MotionConfig(_Section):
     dead_band_px: float = Field(default=0.5, ge=0.0)
     head: HeadConfig = HeadConfig()
 
+    @field_validator("train", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: Any) -> Any:
+        return HeadTraining.OFF if value is False else value
+
     def flow_encoding(self, image_size: int) -> FlowEncoding:
         """The encoding for pictures of that size."""
         encoding = FlowEncoding(kind=self.encoding, norm_px=self.norm_px, dead_band_px=self.dead_band_px)
@@ -191,9 +197,9 @@ class LoraSettings(_Section):
     """Low-rank adapters on the attention and MLP projections of trunk and expert; heads are trained whole."""
 
     trunk_rank: int = Field(default=16, ge=1)
-    trunk_alpha: float = Field(default=16.0, gt=0.0)
+    trunk_alpha: int = Field(default=16, ge=1)
     expert_rank: int = Field(default=32, ge=1)
-    expert_alpha: float = Field(default=32.0, gt=0.0)
+    expert_alpha: int = Field(default=32, ge=1)
     train_vision: bool = False
 
 

@@ -1,136 +1,38 @@
-"""The controller's dashboard port (29999): every setting and every motion goes through this one socket.
+"""The controller's commands by name, in SI units, on one connection to its dashboard port (29999).
 
 What the user of `DashboardClient` must guarantee: one object at a time per controller (the port serves one client), and
 set-points of `servo_j` that are already bounded in speed and acceleration: the controller's speed factor does not apply
 to ServoJ, so nothing behind this class slows them down.
 
 What it guarantees: nothing is sent twice. A lost connection stays lost; making a new object is the caller's decision.
+Syntax and ranges: V4.6.5 guide. *Immediate* commands act when they are received, *queue* commands in order behind the
+motions queued before them; the latter answer with an id (older V4 firmware with none), see
+`robot.arm.feedback.is_completed`. Inputs, outputs and the tool flange are in `robot.arm.inputs_outputs` and
+`robot.arm.tool_flange`.
 """
 
-import contextlib
-import select
-import socket
-import threading
-import time
-from collections.abc import Sequence
-from math import degrees
+from collections.abc import Iterable, Sequence
+from math import degrees, radians
 
-from robot.arm.errors import (
-    ArmConnectionError,
-    ArmError,
-    CommandTimeoutError,
-    NotTcpModeError,
-    PortOccupiedError,
-    ReplyLostError,
-    refusal,
-)
-from robot.arm.pending import Counts, DashboardStatistics, Pending, Stream
-from robot.arm.protocol import (
-    NOT_TCP_TEXT,
-    OCCUPIED_TEXT,
-    ErrorCode,
-    ProtocolError,
-    Reply,
-    RobotMode,
-    is_unterminated_text,
-    parse_reply,
-)
-from robot.clock import seconds_to_ns
+import numpy as np
 
-DEFAULT_TIMEOUT_S = 6.0
-"""The first reply after a long idle time has been seen to take seconds."""
+from robot.arm.connection import DashboardConnection
+from robot.arm.errors import UnexpectedReplyError
+from robot.arm.protocol import ProtocolError, RobotMode
+from robot.motion.rotations import Array, make_pose, rotation_from_rpy, rpy_from_rotation
+
 POWER_ON_TIMEOUT_S = 20.0
 ENABLE_TIMEOUT_S = 15.0
-_MAX_BUFFER = 64 * 1024
-_POLL_S = 0.1
-_TEXT_QUIET_S = 0.3
-_SERVO_REPLY_LOST_NS = 2_000_000_000
-_LATE_REPLY_LOST_NS = 10_000_000_000
+STOP_TIMEOUT_S = 2.0
 
 
-class DashboardClient:
-    """One connection to the dashboard port of the controller at ``host``. Closes with the context.
+class DashboardClient(DashboardConnection):
+    """One connection with the controller's commands on it. Errors of every command: see `DashboardConnection.call`.
 
-    ``max_servo_outstanding`` bounds the set-points without a reply: when it is reached a set-point is skipped and
-    counted, because a burst of stale targets later is worse than a missing one now. Raises `ArmConnectionError` if the
-    address does not answer and `PortOccupiedError` if the controller says that it serves somebody else.
+    A reply that is accepted but holds no sensible values is an `UnexpectedReplyError`.
     """
 
-    def __init__(
-        self, host: str, *, port: int, connect_timeout_s: float = 3.0, max_servo_outstanding: int = 12
-    ) -> None:
-        self.host, self.port = host, port
-        self._max_outstanding = max_servo_outstanding
-        self._stream = Stream()
-        self._counts = Counts()
-        self._closing = threading.Event()
-        try:
-            self._socket = socket.create_connection((host, port), timeout=connect_timeout_s)
-        except OSError as error:
-            raise ArmConnectionError(
-                f"expected the arm's controller at {host}:{port}, got no connection ({error}): "
-                "check its power, the cable and the address in the rig file (for the twin: is launch/twin running?)"
-            ) from None
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.settimeout(_POLL_S)
-        self._reader = threading.Thread(target=self._read_replies, name="dashboard-reader", daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> "DashboardClient":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; requests in flight fail. Closing twice is fine."""
-        self._closing.set()
-        self._break(ArmConnectionError("the dashboard connection was closed by this side"))
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        if threading.current_thread() is not self._reader:
-            self._reader.join(timeout=2.0)
-        self._socket.close()
-
-    @property
-    def broken(self) -> ArmError | None:
-        """Why the connection is unusable, or None while it is fine."""
-        return self._stream.broken
-
-    @property
-    def statistics(self) -> DashboardStatistics:
-        with self._stream.lock:
-            return DashboardStatistics(servo_outstanding=self._stream.servo_outstanding, **vars(self._counts))
-
-    # -- requests that are waited for ---------------------------------------------------------------------------------
-
-    def call(self, command: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Reply:
-        """Send ``Name(params)`` once and return its reply with error id 0.
-
-        Raises `CommandTimeoutError` (its late reply is then swallowed, never taken for another's), a subclass of
-        `CommandRefusedError` for an error code, `NotTcpModeError`, or `ArmConnectionError`.
-        """
-        pending = Pending(command, time.monotonic_ns(), done=threading.Event(), timeout_ns=seconds_to_ns(timeout_s))
-        with self._stream.lock:
-            self._raise_if_broken()
-            self._forget_lost_replies(pending.sent_ns)
-            self._stream.pending.append(pending)
-            self._send(command)
-        assert pending.done is not None
-        if not pending.done.wait(timeout_s):
-            with self._stream.lock:
-                if not pending.done.is_set():
-                    pending.abandoned = True
-                    raise CommandTimeoutError(
-                        f"expected a reply to {command} within {timeout_s:g} s, got none: "
-                        "the controller may or may not have executed it; it is not sent again"
-                    )
-        if pending.error is not None:
-            raise pending.error
-        assert pending.reply is not None
-        if pending.reply.error_id != ErrorCode.OK:
-            raise refusal(command, code=pending.reply.error_id)
-        return pending.reply
+    # -- power, control, stopping -------------------------------------------------------------------------------------
 
     def request_control(self) -> None:
         """Switch to TCP control mode (firmware 4.6 or newer; accepted only while powered off or disabled)."""
@@ -142,8 +44,7 @@ class DashboardClient:
 
     def enable(self, *, mass_kg: float, center_of_mass_m: Sequence[float], timeout_s: float = ENABLE_TIMEOUT_S) -> None:
         """Release the brakes, with the payload on the flange; reach of mode 5 is to be seen in the feedback."""
-        x_mm, y_mm, z_mm = (1e3 * part for part in center_of_mass_m)
-        self.call(f"EnableRobot({mass_kg:.3f},{x_mm:.2f},{y_mm:.2f},{z_mm:.2f})", timeout_s=timeout_s)
+        self.call(f"EnableRobot({_load(mass_kg, center_of_mass_m)})", timeout_s=timeout_s)
 
     def disable(self) -> None:
         """Close the brakes."""
@@ -155,211 +56,167 @@ class DashboardClient:
 
     def stop(self) -> None:
         """Stop motion and clear the controller's queue."""
-        self.call("Stop()", timeout_s=2.0)
+        self.call("Stop()", timeout_s=STOP_TIMEOUT_S)
+
+    def pause(self) -> None:
+        """Pause the queue; what moves decelerates."""
+        self.call("Pause()", timeout_s=STOP_TIMEOUT_S)
+
+    def resume(self) -> None:
+        """Go on with a paused queue."""
+        self.call("Continue()")
 
     def emergency_stop(self, *, pressed: bool = True) -> None:
         """Press or release the controller's software emergency stop (no safety function: use the button)."""
-        self.call(f"EmergencyStop({int(pressed)})", timeout_s=2.0)
+        self.call(f"EmergencyStop({int(pressed)})", timeout_s=STOP_TIMEOUT_S)
+
+    def start_drag(self) -> None:
+        """Let the arm be guided by hand; the payload must be right, or it drifts."""
+        self.call("StartDrag()")
+
+    def stop_drag(self) -> None:
+        """End guiding by hand; the arm holds where it is."""
+        self.call("StopDrag()")
+
+    # -- readings -----------------------------------------------------------------------------------------------------
 
     def robot_mode(self) -> RobotMode:
-        """The controller's mode; `ProtocolError` if the number is none of the documented ones."""
-        numbers = self.call("RobotMode()").numbers()
+        """The controller's mode."""
+        number = int(self._numbers("RobotMode()", count=1)[0])
         try:
-            return RobotMode(int(numbers[0]))
-        except (IndexError, ValueError):
-            raise ProtocolError(f"expected a mode of 1 to 11 from RobotMode(), got {numbers}") from None
+            return RobotMode(number)
+        except ValueError:
+            raise UnexpectedReplyError(f"expected a mode of 1 to 11 from RobotMode(), got {number}") from None
 
     def get_error_id(self) -> tuple[int, ...]:
         """Active alarm ids, controller and drives together; both shapes of the reply (flat and nested) are read."""
-        numbers = self.call("GetErrorID()").numbers()
+        numbers = self._numbers("GetErrorID()")
         return tuple(dict.fromkeys(int(number) for number in numbers if number != 0))
 
-    def set_payload(self, *, mass_kg: float, center_of_mass_m: Sequence[float]) -> None:
-        """Tell the controller what hangs on the flange (a queue command)."""
-        x_mm, y_mm, z_mm = (1e3 * part for part in center_of_mass_m)
-        self.call(f"SetPayload({mass_kg:.3f},{x_mm:.2f},{y_mm:.2f},{z_mm:.2f})")
+    def get_angle(self) -> Array:
+        """Measured joint angles (6,) float64 rad. Refused in alarm: read the feedback then."""
+        return np.radians(self._numbers("GetAngle()", count=6))
 
-    def set_collision_level(self, level: int) -> None:
-        """Collision detection: 0 off, 1 least to 5 most sensitive (a queue command)."""
-        self.call(f"SetCollisionLevel({level})")
+    def get_pose(self, *, user: int | None = None, tool: int | None = None) -> Array:
+        """Measured pose (4, 4) of a tool in a user frame, metres; the active ones when not given, else give both."""
+        return _pose(self._numbers(f"GetPose({_options(user=user, tool=tool)})", count=6))
 
-    # -- set-points ---------------------------------------------------------------------------------------------------
+    def get_current_command_id(self) -> int:
+        """Id of the queue command that is being carried out, or was last."""
+        return int(self._numbers("GetCurrentCommandID()", count=1)[0])
+
+    def positive_kin(self, joints_rad: Sequence[float], *, user: int | None = None, tool: int | None = None) -> Array:
+        """The controller's own forward kinematics: pose (4, 4) of joints (6,) rad."""
+        angles = _numbers_text(map(degrees, joints_rad))
+        return _pose(self._numbers(f"PositiveKin({_joined(angles, _options(user=user, tool=tool))})", count=6))
+
+    def inverse_kin(
+        self,
+        pose: Array,
+        *,
+        near_rad: Sequence[float] | None = None,
+        user: int | None = None,
+        tool: int | None = None,
+    ) -> Array:
+        """The controller's own inverse kinematics: joints (6,) rad for a pose (4, 4), nearest to ``near_rad`` if given.
+
+        `CommandFailedError` when it finds none. The motion path of this stack does not use it: it solves for itself.
+        """
+        near = "" if near_rad is None else f"useJointNear=1,jointNear={{{_numbers_text(map(degrees, near_rad))}}}"
+        parameters = _joined(_pose_text(pose), near, _options(user=user, tool=tool))
+        return np.radians(self._numbers(f"InverseKin({parameters})", count=6))
+
+    # -- settings -----------------------------------------------------------------------------------------------------
+
+    def set_payload(self, *, mass_kg: float, center_of_mass_m: Sequence[float]) -> int | None:
+        """Tell the controller what hangs on the flange (a queue command; gives its id)."""
+        return self._queue_id(f"SetPayload({_load(mass_kg, center_of_mass_m)})")
+
+    def set_collision_level(self, level: int) -> int | None:
+        """Collision detection: 0 off, 1 least to 5 most sensitive (a queue command; gives its id)."""
+        return self._queue_id(f"SetCollisionLevel({level})")
+
+    def set_speed_factor(self, percent: int) -> None:
+        """Global speed, 1 to 100 %, of the controller's own motions; ServoJ and a MovL in mm/s ignore it."""
+        self.call(f"SpeedFactor({percent})")
+
+    def select_user(self, index: int) -> int | None:
+        """User frame 0 (base) to 50 for what follows (a queue command; gives its id)."""
+        return self._queue_id(f"User({index})")
+
+    def select_tool(self, index: int) -> int | None:
+        """Tool frame 0 (flange) to 50 for what follows (a queue command; gives its id)."""
+        return self._queue_id(f"Tool({index})")
+
+    def define_tool(self, index: int, *, pose: Array) -> None:
+        """Define tool frame 1 to 50 as a pose (4, 4) in the flange frame, for this TCP session."""
+        self.call(f"SetTool({index},{{{_pose_text(pose)}}})")
+
+    # -- motions ------------------------------------------------------------------------------------------------------
+
+    def mov_j(
+        self,
+        joints_rad: Sequence[float],
+        *,
+        speed_percent: int | None = None,
+        acceleration_percent: int | None = None,
+        blend_percent: int | None = None,
+    ) -> int | None:
+        """Queue a point-to-point move to joints (6,) rad and give its id. Nothing but `stop` ends it early.
+
+        The controller plans it: the guard of this stack does not see it. Percent of the arm's maximum, 1 to 100.
+        """
+        angles = _numbers_text(map(degrees, joints_rad))
+        options = _options(a=acceleration_percent, v=speed_percent, cp=blend_percent)
+        return self._queue_id(f"MovJ({_joined(f'joint={{{angles}}}', options)})")
 
     def servo_j(self, joints_rad: Sequence[float], *, t_s: float, aheadtime: float, gain: float) -> bool:
-        """Send one joint set-point without waiting for its reply; True if it was sent, False if it was skipped.
+        """Send one joint set-point without waiting for its reply; True if it was sent, see `send_set_point`.
 
         ``joints_rad`` holds six angles in rad, ``t_s`` is the time in which the controller is to reach them (the send
-        period; at least 0.004 s). Skipped means too many replies are outstanding or the socket takes no more bytes.
-        Raises `ArmConnectionError` when the connection is gone. Refusals arrive later: see `take_servo_error`.
+        period; at least 0.004 s).
         """
-        angles = ",".join(f"{degrees(angle):.6f}" for angle in joints_rad)
-        command = f"ServoJ({angles},t={t_s:.4g},aheadtime={aheadtime:.4g},gain={gain:.4g})"
-        now_ns = time.monotonic_ns()
-        with self._stream.lock:
-            self._raise_if_broken()
-            self._forget_lost_replies(now_ns)
-            full = self._stream.servo_outstanding >= self._max_outstanding
-            if full or not select.select([], [self._socket], [], 0)[1]:
-                self._counts.servo_skipped += 1
-                return False
-            self._stream.pending.append(Pending(command, now_ns, done=None))
-            self._stream.servo_outstanding += 1
-            self._send(command)
-            self._counts.servo_sent += 1
-        return True
-
-    def silent_servo_ns(self, now_ns: int) -> int:
-        """Age of the oldest set-point that has no reply yet, 0 if there is none."""
-        with self._stream.lock:
-            oldest = next((entry.sent_ns for entry in self._stream.pending if entry.is_servo), now_ns)
-        return now_ns - oldest
-
-    def take_servo_error(self) -> int | None:
-        """The first non-zero reply code to a set-point since the last call, or None."""
-        with self._stream.lock:
-            code, self._stream.servo_error = self._stream.servo_error, None
-        return code
+        angles = _numbers_text(map(degrees, joints_rad))
+        return self.send_set_point(f"ServoJ({angles},t={t_s:.4g},aheadtime={aheadtime:.4g},gain={gain:.4g})")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _raise_if_broken(self) -> None:
-        if self._stream.broken is not None:
-            raise self._stream.broken
-
-    def _send(self, command: str) -> None:
+    def _numbers(self, command: str, *, count: int | None = None) -> list[float]:
+        reply = self.call(command)
         try:
-            self._socket.sendall(command.encode("ascii"))
-        except OSError as error:
-            # Part of a request may be out: the stream cannot be trusted any more.
-            broken = ArmConnectionError(f"the controller at {self.host}:{self.port} takes no more commands: {error}")
-            self._break_locked(broken)
-            raise broken from None
+            numbers = reply.numbers()
+        except ProtocolError as error:
+            raise UnexpectedReplyError(str(error)) from None
+        if count is not None and len(numbers) != count:
+            raise UnexpectedReplyError(f"expected {count} number(s) in the reply to {command}, got {reply.values!r}")
+        return numbers
 
-    def _forget_lost_replies(self, now_ns: int) -> None:
-        pending = self._stream.pending
-        while pending:
-            head, age_ns = pending[0], now_ns - pending[0].sent_ns
-            lost_servo = head.is_servo and age_ns > _SERVO_REPLY_LOST_NS
-            if not lost_servo and not (head.abandoned and age_ns > head.timeout_ns + _LATE_REPLY_LOST_NS):
-                return
-            self._drop_head_as_lost()
-
-    def _break(self, error: ArmError) -> None:
-        with self._stream.lock:
-            self._break_locked(error)
-
-    def _break_locked(self, error: ArmError) -> None:
-        if self._stream.broken is None:
-            self._stream.broken = error
-        while self._stream.pending:
-            self._stream.pending.popleft().fail(self._stream.broken)
-        self._stream.servo_outstanding = 0
-
-    def _read_replies(self) -> None:
-        buffer = b""
-        last_bytes_s = time.monotonic()
-        try:
-            while not self._closing.is_set():
-                try:
-                    received = self._socket.recv(16384)
-                except TimeoutError:
-                    if is_unterminated_text(buffer) and time.monotonic() - last_bytes_s > _TEXT_QUIET_S:
-                        raise ArmConnectionError(_unknown_text(buffer)) from None
-                    continue
-                if not received:
-                    raise ArmConnectionError(
-                        _unknown_text(buffer)
-                        if is_unterminated_text(buffer)
-                        else f"the controller at {self.host}:{self.port} closed the connection"
-                    )
-                last_bytes_s = time.monotonic()
-                buffer = self._consume(buffer + received)
-                if len(buffer) > _MAX_BUFFER:
-                    raise ArmConnectionError(
-                        f"expected a reply that ends with ';' within {_MAX_BUFFER} bytes, got {buffer[:80]!r}..."
-                    )
-        except ArmError as error:
-            self._break(error)
-        except OSError as error:
-            self._break(ArmConnectionError(f"the connection to {self.host}:{self.port} broke: {error}"))
-
-    def _consume(self, buffer: bytes) -> bytes:
-        """Handle every complete reply and text error at the front of ``buffer``; returns the rest."""
-        while buffer := buffer.lstrip():
-            if buffer.startswith(OCCUPIED_TEXT.encode()):
-                raise PortOccupiedError(
-                    f"expected to be the only client of {self.host}:{self.port}, the controller says that the port is "
-                    "occupied: close the other program (or wait some seconds after it ended)"
-                )
-            if buffer.startswith(NOT_TCP_TEXT.encode()):
-                buffer = buffer[len(NOT_TCP_TEXT) :]
-                self._fail_head(
-                    NotTcpModeError(
-                        "expected the controller in TCP control mode, it says 'Control Mode Is Not Tcp': "
-                        "disable the arm and request control again, or choose TCP/IP mode in the vendor's software"
-                    )
-                )
-                continue
-            text, separator, rest = buffer.partition(b";")
-            if not separator:
-                break
-            buffer = rest
-            self._take_reply(text.decode("ascii", errors="replace"))
-        return buffer
-
-    def _take_reply(self, text: str) -> None:
-        try:
-            reply = parse_reply(text)
-        except ProtocolError:
-            with self._stream.lock:
-                self._counts.stray_replies += 1
-            return
-        echo = _canonical(reply.echo)
-        with self._stream.lock:
-            pending = self._stream.pending
-            position = next((i for i, entry in enumerate(pending) if _canonical(entry.request) == echo), None)
-            if position is None:
-                self._counts.stray_replies += 1
-                return
-            for _ in range(position):  # replies keep the order of requests: those passed over will never come
-                self._drop_head_as_lost()
-            self._settle(pending.popleft(), reply)
-
-    def _settle(self, entry: Pending, reply: Reply) -> None:
-        if entry.is_servo:
-            self._stream.servo_outstanding -= 1
-            if reply.error_id != ErrorCode.OK and self._stream.servo_error is None:
-                self._stream.servo_error = reply.error_id
-            return
-        if entry.abandoned:
-            self._counts.late_replies += 1
-        entry.reply = reply
-        assert entry.done is not None
-        entry.done.set()
-
-    def _drop_head_as_lost(self) -> None:
-        entry = self._stream.pending.popleft()
-        self._counts.lost_replies += 1
-        if entry.is_servo:
-            self._stream.servo_outstanding -= 1
-        else:
-            entry.fail(ReplyLostError(f"the controller answered a later request, but not {entry.request}"))
-
-    def _fail_head(self, error: ArmError) -> None:
-        with self._stream.lock:
-            if not self._stream.pending:
-                self._counts.stray_replies += 1
-                return
-            entry = self._stream.pending.popleft()
-            if entry.is_servo:
-                self._stream.servo_outstanding -= 1
-                self._break_locked(error)
-            entry.fail(error)
+    def _queue_id(self, command: str) -> int | None:
+        numbers = self._numbers(command)
+        return int(numbers[0]) if numbers else None
 
 
-def _canonical(request: str) -> str:
-    return "".join(request.split()).lower()
+def _numbers_text(values: Iterable[float]) -> str:
+    return ",".join(f"{round(value, 6) + 0.0:.6f}" for value in values)  # + 0.0: no "-0.000000"
 
 
-def _unknown_text(buffer: bytes) -> str:
-    return f"expected 'ErrorID,{{...}},Name(...);' from the controller, got the text {buffer[:120]!r} without an end"
+def _joined(*parts: str) -> str:
+    return ",".join(part for part in parts if part)
+
+
+def _options(**values: int | None) -> str:
+    return _joined(*(f"{name}={value}" for name, value in values.items() if value is not None))
+
+
+def _load(mass_kg: float, center_of_mass_m: Sequence[float]) -> str:
+    x_mm, y_mm, z_mm = (1e3 * part for part in center_of_mass_m)
+    return f"{mass_kg:.3f},{x_mm:.2f},{y_mm:.2f},{z_mm:.2f}"
+
+
+def _pose(numbers: Sequence[float]) -> Array:
+    position_m = 1e-3 * np.asarray(numbers[:3])
+    return make_pose(position_m, rotation=rotation_from_rpy(np.array([radians(angle) for angle in numbers[3:]])))
+
+
+def _pose_text(pose: Array) -> str:
+    return _numbers_text([*(1e3 * pose[:3, 3]), *np.degrees(rpy_from_rotation(pose[:3, :3]))])

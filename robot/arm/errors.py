@@ -34,6 +34,14 @@ class ReplyLostError(ArmError):
     """A later command was answered and this one was not."""
 
 
+class UnexpectedReplyError(ArmError):
+    """The controller accepted a command and answered with something else than its documentation says."""
+
+
+class FirmwareError(ArmError):
+    """The controller's firmware speaks another protocol than V4."""
+
+
 class CommandRefusedError(ArmError):
     """The controller answered with an error code."""
 

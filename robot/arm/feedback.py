@@ -6,11 +6,12 @@ as dead as one that says nothing.
 """
 
 import contextlib
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import pi
 
 import numpy as np
@@ -22,6 +23,7 @@ from robot.arm.protocol import (
     FEEDBACK_MAGIC,
     FEEDBACK_PERIOD_S,
     MAGIC_OFFSET,
+    RobotMode,
     decode_feedback,
     find_feedback_start,
 )
@@ -33,6 +35,10 @@ _RAD_PER_DEG = pi / 180.0
 _RECEIVE_BYTES = 128 * 1024
 _MAGIC = FEEDBACK_MAGIC.to_bytes(8, "little")
 _LENGTH = FEEDBACK_BYTES.to_bytes(2, "little")
+_DRAIN_S = 0.2
+_QUIET_S = 0.003
+_CATCH_UP_NS = seconds_to_ns(1.0)
+_OLD_NS = seconds_to_ns(2 * FEEDBACK_PERIOD_S)
 _RECONNECT_S = 0.25
 _POLL_S = 0.1
 
@@ -58,6 +64,14 @@ class ArmFeedback:
     error: bool
     collision: bool
     drag: bool
+    packet: bytes = field(repr=False)
+    """The packet as received, for what is looked at seldom: see `robot.arm.protocol.decode_feedback`."""
+
+
+def is_completed(command_id: int, feedback: ArmFeedback) -> bool:
+    """Whether the controller has finished the queue command of that id (V4.6.5 guide's rule)."""
+    later = feedback.command_id > command_id
+    return later or (feedback.command_id == command_id and feedback.robot_mode == RobotMode.ENABLE)
 
 
 def decode(packet: bytes, *, receive_ns: int) -> ArmFeedback:
@@ -79,6 +93,7 @@ def decode(packet: bytes, *, receive_ns: int) -> ArmFeedback:
         error=bool(packet[_OFFSETS["error_status"]]),
         collision=bool(packet[_OFFSETS["collision_state"]]),
         drag=bool(packet[_OFFSETS["drag_status"]]),
+        packet=packet,
     )
 
 
@@ -96,7 +111,11 @@ def _unsigned(packet: bytes, name: str) -> int:
 
 def _is_packet_at(buffer: bytes, start: int) -> bool:
     magic_at = start + MAGIC_OFFSET
-    return buffer[start : start + 2] == _LENGTH and buffer[magic_at : magic_at + len(_MAGIC)] == _MAGIC
+    magic_end = magic_at + len(_MAGIC)
+    if buffer[start : start + 2] != _LENGTH or buffer[magic_at:magic_end] != _MAGIC:
+        return False
+    # One that lost its end has the beginning of the next one inside: its header is right, its values are not.
+    return buffer.find(_MAGIC, magic_end, start + FEEDBACK_BYTES) < 0
 
 
 class PacketStream:
@@ -127,12 +146,12 @@ class PacketStream:
                 self._buffer = self._buffer[FEEDBACK_BYTES:]
                 continue
             self.resyncs += 1
-            found = find_feedback_start(self._buffer)
+            found = find_feedback_start(self._buffer[1:])
             if found < 0:
                 # Keep what may be the beginning of a packet whose magic number has not arrived whole.
                 self._buffer = self._buffer[-(MAGIC_OFFSET + len(_MAGIC) - 1) :]
                 break
-            self._buffer = self._buffer[found:]
+            self._buffer = self._buffer[1 + found :]
         return newest
 
     def clear(self) -> None:
@@ -172,6 +191,8 @@ class FeedbackReader:
         self._packets = PacketStream()
         self._reconnects = 0
         self._latest: ArmFeedback | None = None
+        self._catching_up_until_ns = 0
+        self._delay_ns = 0
         self._alive_ns = time.monotonic_ns()
         self._arrived = threading.Condition()
         self._closing = threading.Event()
@@ -253,8 +274,42 @@ class FeedbackReader:
                 self._reconnect()
                 continue
             packet = self._packets.feed(received)
+            if len(received) > 2 * FEEDBACK_BYTES:
+                packet = self._drain() or packet
+                receive_ns = time.monotonic_ns()
+                self._catching_up_until_ns = receive_ns + _CATCH_UP_NS
             if packet is not None:
-                self._publish(decode(packet, receive_ns=receive_ns))
+                feedback = decode(packet, receive_ns=receive_ns)
+                if not self._is_old(feedback):
+                    self._publish(feedback)
+
+    def _is_old(self, feedback: ArmFeedback) -> bool:
+        """Whether a packet that comes after a stall is from the time of the stall, by the delay of those before it.
+
+        The sender may have paused because nobody read, so even the newest packet there is can be old. The comparison
+        ends after `_CATCH_UP_NS`: the controller's clock may have been set meanwhile.
+        """
+        delay_ns = feedback.receive_ns - feedback.controller_time_ms * 1_000_000
+        if feedback.receive_ns < self._catching_up_until_ns and delay_ns - self._delay_ns > _OLD_NS:
+            return True
+        self._catching_up_until_ns = 0
+        self._delay_ns = delay_ns
+        return False
+
+    def _drain(self) -> bytes | None:
+        """The newest of all the packets that are on their way: this side was stalled, and both ends' buffers are full
+        of old ones. It has come when the line is quiet for a moment that is short beside the period."""
+        newest = None
+        deadline_s = time.monotonic() + _DRAIN_S
+        while time.monotonic() < deadline_s and select.select([self._socket], [], [], _QUIET_S)[0]:
+            try:
+                received = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except OSError:  # the end: the next read will tell
+                break
+            if not received:
+                break
+            newest = self._packets.feed(received) or newest
+        return newest
 
     def _reconnect(self) -> None:
         self._socket.close()

@@ -7,6 +7,7 @@ replies. Angles on the wire are degrees, lengths millimetres.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import isfinite, nan
 
 import numpy as np
 
@@ -22,6 +23,11 @@ ROBOT_TYPES_NOVA5 = (103, 161)
 
 NOT_TCP_TEXT = "Control Mode Is Not Tcp"
 OCCUPIED_TEXT = "Connection refused, IP:Port has been occupied"
+V3_NOT_TCP_TEXT = "not tcp mode or system is starting"
+"""What V3 firmware puts between the braces of a -2 while it takes no commands."""
+V3_MOTION_PORT = 30003
+"""Only V3 firmware listens here: its motion commands have a port of their own."""
+ALARM_PORT = 22000
 
 _6F8 = ("<f8", (6,))
 _FIELDS: tuple[tuple[str, str | tuple[str, tuple[int, ...]], int], ...] = (
@@ -161,12 +167,15 @@ class Reply:
     echo: str
 
     def numbers(self) -> list[float]:
-        """The values as floats, brackets and braces flattened; `ProtocolError` if one is not a number."""
+        """The values as finite floats, brackets and braces flattened; `ProtocolError` if one is none."""
         text = self.values.translate(str.maketrans("[]{}", "    "))
         try:
-            return [float(part) for part in text.split(",") if part.strip()]
+            numbers = [float(part) for part in text.split(",") if part.strip()]
         except ValueError:
-            raise ProtocolError(f"expected numbers in the reply to {self.echo!r}, got {self.values!r}") from None
+            numbers = [nan]
+        if not all(isfinite(number) for number in numbers):
+            raise ProtocolError(f"expected numbers in the reply to {self.echo[:80]!r}, got {self.values[:120]!r}")
+        return numbers
 
 
 def parse_reply(text: str) -> Reply:

@@ -11,6 +11,9 @@ from robot.cameras.frame import CameraInfo
 CameraLabel = Literal["exterior", "wrist"]
 """The cameras that a rig has."""
 
+EXIT_ENDED = 4
+"""A camera process's exit code for `SourceEndedError`."""
+
 
 class CameraError(RuntimeError):
     """A camera that cannot be used. The text says what was expected, what was found and what to do."""
@@ -22,6 +25,14 @@ class CameraAbsentError(CameraError):
 
 class WrongCameraError(CameraError):
     """A camera answers, but not the one or not in the mode that the rig names."""
+
+
+class CameraSettingsError(CameraError):
+    """Exposure, gain or white balance are not what the rig's file locks, and can't be made so."""
+
+
+class SourceEndedError(CameraError):
+    """A recording that is not to be repeated is over. Nothing is wrong, and starting again is not wanted."""
 
 
 class BackendUnavailableError(CameraError):
@@ -48,6 +59,10 @@ class CameraBackend(Protocol):
 
     sensor_noise: bool
     """Whether two frames of a resting scene differ, so that equal bytes mean a frozen camera."""
+
+    def recover(self) -> None:
+        """Before `open`, after the device hung: reset it where that is possible, else do nothing."""
+        ...
 
     def open(self) -> CameraInfo:
         """Open the device and tell what it really is. Raises `CameraError`."""

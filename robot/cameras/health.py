@@ -11,6 +11,7 @@ from math import ceil
 import numpy as np
 
 from robot.cameras.backend import Grab
+from robot.runtime import ring_name
 
 FROZEN_AFTER_S = 0.5
 MIN_CONTRAST = 1.0
@@ -27,6 +28,17 @@ class FrameProblem(Enum):
     NOT_NEWER = "not_newer"
 
 
+HEALTH_DTYPE = np.dtype([("accepted", "<u8"), *((problem.value, "<u8") for problem in FrameProblem)])
+"""What a camera process publishes in the ring ``camera.NAME.health`` after each grab: frames so far, by verdict."""
+SIGNS_OF_LIFE = ("accepted", FrameProblem.DAMAGED.value, FrameProblem.FEATURELESS.value)
+"""Counts that only grow when the sensor delivers something new; a repeated picture is no sign of life."""
+
+
+def health_ring_name(rig_name: str, camera: str) -> str:
+    """The ring of `HEALTH_DTYPE` of a camera process."""
+    return ring_name(rig_name, f"camera.{camera}.health")
+
+
 class FrameChecker:
     """Judges frames of one camera in the order in which they come, and counts its refusals.
 
@@ -36,6 +48,7 @@ class FrameChecker:
     def __init__(self, *, fps: float, sensor_noise: bool) -> None:
         self.problems: Counter[FrameProblem] = Counter()
         self.accepted = 0
+        self.totals = np.zeros((), HEALTH_DTYPE)
         self._frozen_after = max(2, ceil(FROZEN_AFTER_S * fps))
         self._sensor_noise = sensor_noise
         self._last_capture_ns = -1
@@ -49,7 +62,13 @@ class FrameChecker:
             self.accepted += 1
         else:
             self.problems[problem] += 1
+        self.totals["accepted" if problem is None else problem.value] += 1
         return problem
+
+    def start_window(self) -> None:
+        """Begin to count anew; ``totals`` go on."""
+        self.problems.clear()
+        self.accepted = 0
 
     def _problem(self, grab: Grab) -> FrameProblem | None:
         if not grab.intact:

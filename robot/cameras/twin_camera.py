@@ -3,7 +3,7 @@
 import time
 
 from configs.schema import CameraConfig
-from robot.cameras.backend import CameraAbsentError, Grab
+from robot.cameras.backend import CameraAbsentError, Grab, check_camera
 from robot.cameras.frame import CameraInfo, frame_from_sample
 from robot.ring import RingError, RingReader
 from robot.runtime import ring_name
@@ -15,14 +15,18 @@ OPEN_TIMEOUT_S = 10.0
 class TwinCamera:
     """Reads the twin's ring ``twin.camera.NAME``. Capture times are the simulated instants, exact."""
 
-    sensor_noise = False
+    sensor_noise = True
 
     def __init__(self, name: str, *, rig_name: str, config: CameraConfig) -> None:
         self._name = name
+        self._config = config
         self._ring = ring_name(rig_name, f"twin.camera.{name}")
         self._reader: RingReader | None = None
         self._info: CameraInfo | None = None
         self._last_seq = -1
+
+    def recover(self) -> None:
+        """Nothing to reset: a new twin is a new ring."""
 
     def open(self) -> CameraInfo:
         """Attach to the twin's frames. Raises `CameraAbsentError` when the twin is not running."""
@@ -58,7 +62,10 @@ class TwinCamera:
             reader.detach()
 
     def _follow_restart(self) -> None:
-        """A twin that was started again writes a new ring under the same name."""
+        """A twin that was started again, or a camera that was plugged in again, writes a new ring under the same name.
+
+        Raises `WrongCameraError` when it is not the rig's camera any more.
+        """
         if self._reader is None or not self._reader.replaced:
             return
         try:
@@ -67,3 +74,5 @@ class TwinCamera:
             return
         self._reader.detach()
         self._reader, self._last_seq = fresh, -1
+        self._info = CameraInfo.from_meta(fresh.meta)
+        check_camera(self._info, config=self._config)

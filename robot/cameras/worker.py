@@ -1,8 +1,9 @@
 """One camera, one process: open, verify, check each frame, publish it into the ring ``camera.NAME``.
 
 ``python -m robot.cameras --rig RIG --camera NAME``. Whatever can hang here hangs alone: the 15 Hz client reads the ring
-and sees frames grow old. A driver that delivers nothing for `DEAD_AFTER_S` ends the process, even out of a hung call,
-and whoever started it starts it again.
+and sees frames grow old. A driver that delivers nothing for `DEAD_AFTER_S` ends the process; one that hangs inside a
+call is ended by this process's watchdog thread, or, where the call does not let other threads run, from outside: see
+`robot.cameras.keeper`, which also starts it again.
 """
 
 import logging
@@ -11,15 +12,16 @@ import threading
 import time
 
 from configs.schema import CameraConfig, RigConfig
-from robot.cameras.backend import BackendUnavailableError, CameraAbsentError, CameraBackend, CameraLabel, check_camera
+from robot.cameras.backend import CameraAbsentError, CameraBackend, CameraLabel, check_camera
 from robot.cameras.frame import CameraInfo, frame_dtype
-from robot.cameras.health import FrameChecker, FrameProblem
+from robot.cameras.health import HEALTH_DTYPE, FrameChecker, FrameProblem, health_ring_name
 from robot.ring import Ring
 from robot.runtime import ring_name
 from robot.twin.priority import prefer_this_thread
 
 GRAB_TIMEOUT_S = 0.5
-DEAD_AFTER_S = 3.0
+DEAD_AFTER_S = 2.5
+"""Before the keeper's limit, so that a driver that still answers can say what is wrong."""
 DAMAGED_SHARE = 0.05
 """More damaged frames than this in a window of `REPORT_EVERY_S` are reported as a fault of cable or port."""
 REPORT_EVERY_S = 10.0
@@ -28,7 +30,7 @@ _LOG = logging.getLogger("camera")
 
 
 def make_backend(name: CameraLabel, *, rig: RigConfig) -> CameraBackend:
-    """The driver that the rig names for this camera. Raises `BackendUnavailableError` for one there is not."""
+    """The driver that the rig names for this camera; nothing is opened yet."""
     config = rig.cameras[name]
     match config.backend:
         case "twin":
@@ -38,11 +40,15 @@ def make_backend(name: CameraLabel, *, rig: RigConfig) -> CameraBackend:
         case "zed":
             from robot.cameras.zed_camera import ZedCamera
 
-            return ZedCamera(name, rig_name=rig.name, config=config)
-        case _:
-            raise BackendUnavailableError(
-                f"camera {name}: backend {config.backend!r} is not supported yet; there are 'zed' and 'twin'"
-            )
+            return ZedCamera(name, config=config)
+        case "uvc":
+            from robot.cameras.uvc_camera import UvcCamera
+
+            return UvcCamera(name, config=config)
+        case "replay":
+            from robot.cameras.replay_camera import ReplayCamera
+
+            return ReplayCamera(name, config=config)
 
 
 class CameraWorker:
@@ -52,11 +58,17 @@ class CameraWorker:
         self.name = name
         self._config: CameraConfig = rig.cameras[name]
         self._ring_name = ring_name(rig.name, f"camera.{name}")
+        self._health_name = health_ring_name(rig.name, name)
         self._backend = backend or make_backend(name, rig=rig)
         self._last_frame_s = time.monotonic()
 
-    def run(self, stop: threading.Event, *, exit_when_hung: bool = True) -> None:
-        """Publish frames until ``stop``. Raises `CameraError`; a hung driver ends the whole process."""
+    def run(self, stop: threading.Event, *, exit_when_hung: bool = True, recover: bool = False) -> None:
+        """Publish frames until ``stop``. Raises `CameraError`; a hung driver ends the whole process.
+
+        ``recover``: the device hung before; reset it first where that is possible.
+        """
+        if recover:
+            self._backend.recover()
         info = self._backend.open()
         prefer_this_thread()
         try:
@@ -73,7 +85,10 @@ class CameraWorker:
         checker = FrameChecker(fps=info.fps, sensor_noise=self._backend.sensor_noise)
         slots = max(8, round(info.fps / 4))
         reported_s = time.monotonic()
-        with Ring.create(self._ring_name, dtype=dtype, slots=slots, meta=info.to_meta()) as ring:
+        with (
+            Ring.create(self._ring_name, dtype=dtype, slots=slots, meta=info.to_meta()) as ring,
+            Ring.create(self._health_name, dtype=HEALTH_DTYPE, slots=4) as health,
+        ):
             _LOG.info("%s: serial %d at %g fps, ready", self.name, info.serial, info.fps)
             while not stop.is_set():
                 grab = self._backend.grab(timeout_s=GRAB_TIMEOUT_S)
@@ -89,6 +104,7 @@ class CameraWorker:
                         slot["device_seq"] = grab.device_seq
                         slot["exposure_s"] = grab.exposure_s
                         ring.commit()
+                health.write(checker.totals, capture_ns=time.monotonic_ns())
                 if now_s - self._last_frame_s > DEAD_AFTER_S:
                     raise CameraAbsentError(
                         f"camera {self.name}: no usable frame for {DEAD_AFTER_S:g} s "
@@ -96,8 +112,7 @@ class CameraWorker:
                     )
                 if now_s - reported_s > REPORT_EVERY_S:
                     self._report(checker)
-                    checker.problems.clear()
-                    checker.accepted = 0
+                    checker.start_window()
                     reported_s = now_s
 
     def _report(self, checker: FrameChecker) -> None:

@@ -5,14 +5,18 @@ import time
 from dataclasses import dataclass
 
 from configs.schema import RigConfig
+from robot.arm.alarm_text import describe_active_alarms
 from robot.arm.dashboard import DashboardClient
-from robot.arm.errors import ArmError, CommandRefusedError, NotTcpModeError, describe_alarms
+from robot.arm.errors import ArmConnectionError, ArmError, CommandRefusedError, NotTcpModeError
 from robot.arm.feedback import ArmFeedback, FeedbackReader
+from robot.arm.firmware import explain_v3, require_v4
 from robot.arm.protocol import RobotMode
 from robot.daemon.errors import StartupError
 from robot.daemon.machine import mode_name
-from robot.gripper.ag95 import Ag95, GripperScale
+from robot.gripper.ag95 import Ag95, GripperScale, WhenHolding
 from robot.gripper.errors import GripperError
+from robot.gripper.flange import FlangeRoute
+from robot.gripper.link import ModbusLink
 from robot.runtime import resolve_device
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,8 @@ class Devices:
     dashboard: DashboardClient
     feedback: FeedbackReader
     gripper: Ag95
+    flange: FlangeRoute | None = None
+    """The gripper's way when it goes through the arm; it must be told of a new dashboard connection."""
 
     def close(self) -> None:
         """Close all of them."""
@@ -57,6 +63,10 @@ def open_dashboard(rig: RigConfig) -> DashboardClient:
     try:
         time.sleep(_OCCUPIED_TEXT_S)
         ensure_tcp_mode(dashboard)
+        require_v4(dashboard)
+    except NotTcpModeError as error:
+        dashboard.close()
+        raise explain_v3(rig.arm.host, error) from None
     except ArmError:
         dashboard.close()
         raise
@@ -91,8 +101,12 @@ def open_devices(rig: RigConfig) -> Devices:
         feedback = FeedbackReader(rig.arm.host, port=rig.arm.feedback_port)
         first = feedback.wait(timeout_s=FIRST_PACKET_S)
         _check_robot_type(first, rig=rig)
-        _check_mode(_after_boot(feedback), dashboard=dashboard)
-        return Devices(dashboard, feedback, _open_gripper(rig))
+        newest = _after_boot(feedback)
+        _check_mode(newest, dashboard=dashboard, alarm_port=rig.arm.alarm_port)
+        flange = flange_route(rig, dashboard)
+        if flange is not None and newest.robot_mode != RobotMode.POWEROFF:
+            dashboard = power_flange(rig, flange, dashboard=dashboard)
+        return Devices(dashboard, feedback, open_gripper(rig, flange=flange), flange)
     except (ArmError, GripperError, StartupError) as error:
         if feedback is not None:
             feedback.close()
@@ -126,10 +140,10 @@ def _after_boot(feedback: FeedbackReader) -> ArmFeedback:
     return newest
 
 
-def _check_mode(feedback: ArmFeedback, *, dashboard: DashboardClient) -> None:
+def _check_mode(feedback: ArmFeedback, *, dashboard: DashboardClient, alarm_port: int) -> None:
     advice = _REFUSED_MODES.get(RobotMode(feedback.robot_mode)) if 1 <= feedback.robot_mode <= 11 else "unknown mode"
     if feedback.robot_mode == RobotMode.ERROR or (advice is None and feedback.error):
-        alarms = describe_alarms(dashboard.get_error_id())
+        alarms = describe_active_alarms(dashboard.host, dashboard.get_error_id(), port=alarm_port)
         advice = (
             f"{alarms}; remove the cause and clear it in the vendor's software (robotd never clears an alarm itself)"
         )
@@ -140,13 +154,40 @@ def _check_mode(feedback: ArmFeedback, *, dashboard: DashboardClient) -> None:
         )
 
 
-def _open_gripper(rig: RigConfig) -> Ag95:
+def flange_route(rig: RigConfig, dashboard: DashboardClient) -> FlangeRoute | None:
+    """The gripper's way through the arm, None for a gripper on a serial port."""
     config = rig.gripper
+    if config.route == "usb":
+        return None
+    gateways = (*config.gateways, rig.arm.host)
+    return FlangeRoute(dashboard, gateways=gateways, baudrate=config.baudrate, slave_id=config.slave_id)
+
+
+def power_flange(rig: RigConfig, flange: FlangeRoute, *, dashboard: DashboardClient) -> DashboardClient:
+    """Switch the tool connector on; gives the connection to go on with, because the controller may drop this one."""
+    try:
+        flange.power()
+        dashboard.robot_mode()
+    except ArmConnectionError:
+        log.info("switching the tool connector on ended the arm's command connection; connecting again")
+        dashboard.close()
+        dashboard = open_dashboard(rig)
+        flange.use(dashboard)
+    return dashboard
+
+
+def open_gripper(rig: RigConfig, *, flange: FlangeRoute | None) -> Ag95:
+    """The rig's gripper on its serial port, or through the flange. Raises `GripperError`."""
+    config = rig.gripper
+    port = resolve_device(rig.name, config.port)
+
+    def open_serial() -> ModbusLink:
+        return ModbusLink(port, baudrate=config.baudrate, slave_id=config.slave_id)
+
     return Ag95(
-        resolve_device(rig.name, config.port),
-        baudrate=config.baudrate,
-        slave_id=config.slave_id,
+        open_serial if flange is None else flange.open,
         scale=GripperScale(open_permille=config.open_permille, closed_permille=config.closed_permille),
         force_n=config.force_n,
         poll_rate_hz=config.poll_rate_hz,
+        when_holding=WhenHolding[config.initialise_when_holding.upper()],
     )

@@ -127,9 +127,12 @@ class RobotClient:
 
     # -- slow operations ----------------------------------------------------------------------------------------------
 
-    def enable(self, *, timeout_s: float = ENABLE_TIMEOUT_S) -> None:
-        """Power on and enable the arm, initialise the gripper (its jaws may travel); returns when READY."""
-        self._operate(Op.ENABLE, timeout_s=timeout_s)
+    def enable(self, *, drop_allowed: bool = False, timeout_s: float = ENABLE_TIMEOUT_S) -> None:
+        """Power on and enable the arm, initialise the gripper (its jaws may travel); returns when READY.
+
+        ``drop_allowed``: an operator agrees that what the jaws may hold falls when they have to be initialised.
+        """
+        self._operate(Op.ENABLE, timeout_s=timeout_s, drop_allowed=drop_allowed)
 
     def disable(self, *, timeout_s: float = ENABLE_TIMEOUT_S) -> None:
         """Close the arm's brakes."""

@@ -71,6 +71,8 @@ class Machine:
         self.counts: Counter[str] = Counter()
         self.recent: deque[Event] = deque(maxlen=_RECENT_EVENTS)
         self.move_number: int | None = None
+        self.expects_reconnect = False
+        """The command connection is about to be lost and made anew on purpose (only while enabling)."""
         self._running_since_ns: int | None = None
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -158,7 +160,8 @@ class Machine:
 
     def watch_connection(self, broken: ArmError | None, *, now_ns: int) -> None:
         """Latch the loss of the command connection."""
-        if broken is not None and self.state != MachineState.DISCONNECTED:
+        expected = self.expects_reconnect and self.state == MachineState.ENABLING
+        if broken is not None and not expected and self.state != MachineState.DISCONNECTED:
             match broken:
                 case PortOccupiedError():
                     fault = Fault.PORT_OCCUPIED

@@ -36,7 +36,7 @@ def handle(robotd: Robotd, message: dict[str, Any], *, peer: Peer) -> dict[str, 
         case Op.RELEASE:
             robotd.machine.leave(peer)
         case Op.ENABLE:
-            return _enable(robotd, peer)
+            return _enable(robotd, message, peer=peer)
         case Op.DISABLE:
             return _disable(robotd, peer)
         case Op.ACKNOWLEDGE:
@@ -88,13 +88,16 @@ def _status(robotd: Robotd, message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _enable(robotd: Robotd, peer: Peer) -> dict[str, Any]:
+def _enable(robotd: Robotd, message: dict[str, Any], *, peer: Peer) -> dict[str, Any]:
+    drop_allowed = _flag(message, "drop_allowed")
     machine = robotd.machine
     with machine.lock:
         machine.lease.require(peer)
         machine.require(_ENABLING_FROM, what="enabling")
         _require_rest(robotd)
-        operation = robotd.run_operation("enable", robotd.enable, failed=MachineState.DISABLED)
+        operation = robotd.run_operation(
+            "enable", lambda: robotd.enable(drop_allowed=drop_allowed), failed=MachineState.DISABLED
+        )
         machine.state = MachineState.ENABLING
     return {"operation": operation.number}
 
@@ -113,9 +116,7 @@ def _disable(robotd: Robotd, peer: Peer) -> dict[str, Any]:
 
 def _acknowledge(robotd: Robotd, message: dict[str, Any]) -> dict[str, Any]:
     # No lease: it moves nothing, and the operator at the console must be able to do it while a program is connected.
-    clear_alarm = message.get("clear_alarm", False)
-    if not isinstance(clear_alarm, bool):
-        raise RequestError(f"clear_alarm: expected true or false, got {clear_alarm!r}")
+    clear_alarm = _flag(message, "clear_alarm")
     machine = robotd.machine
     with machine.lock:
         if machine.state != MachineState.FAULT:
@@ -218,6 +219,13 @@ def _events(robotd: Robotd) -> dict[str, Any]:
     with machine.lock:
         recent = [{"t_ns": event.t_ns, "name": event.name, "detail": event.detail} for event in machine.recent]
         return {"counts": dict(machine.counts), "recent": recent}
+
+
+def _flag(message: dict[str, Any], name: str) -> bool:
+    value = message.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"{name}: expected true or false, got {value!r}")
+    return value
 
 
 def _require_rest(robotd: Robotd) -> None:

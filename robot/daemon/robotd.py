@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from configs.schema import RigConfig
-from robot.arm.errors import EMERGENCY_STOP_ALARMS, ArmError, describe_alarms
+from robot.arm.alarm_text import describe_active_alarms
+from robot.arm.errors import EMERGENCY_STOP_ALARMS, ArmError
 from robot.arm.feedback import ArmFeedback
 from robot.arm.protocol import RobotMode
 from robot.clock import NS_PER_S, seconds_to_ns
@@ -35,6 +36,7 @@ POWER_ON_S = 30.0
 ENABLE_S = 20.0
 GRIPPER_SILENCE_NS = seconds_to_ns(1.0)
 SHUTDOWN_S = 3.0
+FLANGE_RETURN_S = 6.0
 CLOCK_STEP_NS = seconds_to_ns(0.1)
 _SETTLE_S = 0.3
 _WITH_ALARMS = frozenset({Fault.ARM_ALARM, Fault.COLLISION, Fault.ARM_DISABLED})
@@ -49,6 +51,7 @@ class Robotd:
         self.feedback = devices.feedback
         self.gripper = devices.gripper
         self.dashboard = devices.dashboard
+        self.flange = devices.flange
         self.limits = GuardLimits.from_config(rig.limits)
         self.machine = Machine(
             ServoCore(
@@ -158,14 +161,18 @@ class Robotd:
         threading.Thread(target=run, name=name, daemon=True).start()
         return operation
 
-    def enable(self) -> None:
-        """Power on, release the brakes with the rig's payload, set the collision level, initialise the gripper."""
+    def enable(self, *, drop_allowed: bool = False) -> None:
+        """Power on, release the brakes with the rig's payload, set the collision level, initialise the gripper.
+
+        ``drop_allowed``: the operator agrees that what the jaws may hold falls, should they have to be initialised.
+        """
         arm = self.rig.arm
         payload = arm.payload
         mode = self._mode()
         if mode == RobotMode.POWEROFF:
             self.dashboard.power_on()
             mode = self._wait_for_mode({RobotMode.DISABLED, RobotMode.ENABLE}, timeout_s=POWER_ON_S)
+            self._power_flange()
         if mode == RobotMode.DISABLED:
             self.dashboard.enable(mass_kg=payload.mass_kg, center_of_mass_m=payload.center_of_mass_m)
             mode = self._wait_for_mode({RobotMode.ENABLE}, timeout_s=ENABLE_S)
@@ -176,7 +183,7 @@ class Robotd:
                 f"expected the arm powered off, disabled or enabled at rest, it is in mode {mode_name(mode)}"
             )
         self.dashboard.set_collision_level(arm.collision_level)
-        self.gripper.initialise()
+        self.gripper.initialise(drop_allowed=drop_allowed)
         with self.machine.lock:
             self.machine.require_unfaulted()
             self.machine.state = MachineState.READY
@@ -196,21 +203,23 @@ class Robotd:
                 self.dashboard = checks.open_dashboard(self.rig)
             except ArmError as error:
                 raise AcknowledgeError(f"the arm's command port is still not usable: {error}") from None
+            if self.flange is not None:
+                self.flange.use(self.dashboard)
         if clear_alarm:
             self.dashboard.clear_error()
             time.sleep(_SETTLE_S)
         newest = self._fresh_feedback()
         mode = newest.robot_mode
         if fault_in(newest, active=False) != Fault.NONE:
-            alarms = describe_alarms(self.dashboard.get_error_id())
+            alarms = self._describe(self.dashboard.get_error_id())
             raise AcknowledgeError(
                 f"the controller is still in mode {mode_name(mode)}: {alarms}; remove the cause, then acknowledge and "
                 "clear the alarm"
             )
         if mode not in (RobotMode.POWEROFF, RobotMode.DISABLED, RobotMode.ENABLE):
             raise AcknowledgeError(f"expected the arm at rest (mode 3, 4 or 5), it is in mode {mode_name(mode)}")
-        gripper = self.gripper.state
-        if gripper.status == GripperStatus.UNKNOWN:
+        gripper = self._gripper_after_silence(mode)
+        if gripper.status == GripperStatus.UNKNOWN and not self._flange_is_off(mode):
             raise AcknowledgeError(f"the gripper still does not answer: {gripper.problem}")
         enabled = mode == RobotMode.ENABLE and gripper.status != GripperStatus.NOT_INITIALISED
         # Over a new connection the controller has forgotten our settings, so the arm is to be enabled again.
@@ -252,9 +261,36 @@ class Robotd:
                 return
             estop = EMERGENCY_STOP_ALARMS & set(alarm_ids)
             fault = Fault.EMERGENCY_STOP if estop else self.machine.fault
-            self.machine.explain_fault(fault, detail=f"{seen}; {describe_alarms(alarm_ids)}")
+            self.machine.explain_fault(fault, detail=f"{seen}; {self._describe(alarm_ids)}")
 
         threading.Thread(target=read, name="alarm-reader", daemon=True).start()
+
+    def _describe(self, alarm_ids: tuple[int, ...]) -> str:
+        return describe_active_alarms(self.rig.arm.host, alarm_ids, port=self.rig.arm.alarm_port)
+
+    # -- the gripper on the flange ------------------------------------------------------------------------------------
+
+    def _power_flange(self) -> None:
+        """The arm has just been powered on: so may be its tool connector, whatever that does to the connection."""
+        if self.flange is None:
+            return
+        self.machine.expects_reconnect = True
+        try:
+            self.dashboard = checks.power_flange(self.rig, self.flange, dashboard=self.dashboard)
+        finally:
+            self.machine.expects_reconnect = False
+
+    def _flange_is_off(self, mode: int) -> bool:
+        return self.flange is not None and mode == RobotMode.POWEROFF
+
+    def _gripper_after_silence(self, mode: int) -> GripperState:
+        """The gripper's state; behind a flange that was out of use it needs a moment to be found again."""
+        deadline_s = time.monotonic() + (FLANGE_RETURN_S if self.flange is not None else 0.0)
+        while self.gripper.state.status == GripperStatus.UNKNOWN and not self._flange_is_off(mode):
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(0.05)
+        return self.gripper.state
 
     # -- waiting for the arm ------------------------------------------------------------------------------------------
 

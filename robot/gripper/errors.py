@@ -13,8 +13,28 @@ class GripperSilentError(GripperError):
     """The gripper gave no valid answer within the retries."""
 
 
+class GripperSlaveIdError(GripperSilentError):
+    """Another slave answers on that line than the one that the rig file names."""
+
+
+class GripperVariantError(GripperSilentError):
+    """The device is the variant with the CAN box, which does not speak Modbus."""
+
+
+class GripperUnpoweredError(GripperPortError):
+    """The flange cannot be used yet: the arm is powered off, in alarm or stopped. It can be later."""
+
+
 class GripperInitialisationError(GripperError):
     """The gripper did not finish its initialisation."""
+
+
+class GripperHoldingError(GripperInitialisationError):
+    """The jaws seem to hold something, which initialising would drop."""
+
+
+class GripperTimeoutError(GripperError):
+    """The jaws did not come to rest in time."""
 
 
 class GripperRefusedError(GripperError):

@@ -31,6 +31,10 @@ class Register(IntEnum):
     PARITY = 0x0305
 
 
+GRIPPER_STATE_REGISTERS = (Register.GRIP_STATE, Register.POSITION_PERMILLE)
+"""What a poll reads; they follow each other."""
+
+
 class InitState(IntEnum):
     """Values of `Register.INIT_STATE`."""
 

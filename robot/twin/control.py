@@ -9,11 +9,11 @@ import json
 import socket
 import time
 from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
 from configs.schema import RigConfig
+from robot.twin.faults import TwinFault
 
 HOST = "127.0.0.1"
 MAX_LINE_BYTES = 65536
@@ -23,23 +23,6 @@ _RETRY_S = 0.05
 
 class TwinControlError(RuntimeError):
     """The twin is not there, or refused; the text says why."""
-
-
-class TwinFault(Enum):
-    """What can be broken on a running twin; the arguments of each are in its comment."""
-
-    GRIPPER_SILENT = "gripper_silent"  # on: bool
-    GRIPPER_NOISE = "gripper_noise"  # on: bool; replies with a wrong CRC
-    CAMERA_STOP = "camera_stop"  # camera: "exterior" or "wrist", on: bool
-    CAMERA_FREEZE = "camera_freeze"  # camera, on
-    DASHBOARD_DROP = "dashboard_drop"
-    SPLIT_REPLIES = "split_replies"  # on: bool; each reply comes in two pieces
-    NOT_TCP = "not_tcp"
-    FEEDBACK_DROP = "feedback_drop"
-    FEEDBACK_SILENT = "feedback_silent"  # on: bool
-    ALARM = "alarm"  # id: int
-    ESTOP = "estop"  # pressed: bool; the button, not the software stop
-    PUSH = "push"  # force_n: [x, y, z], duration_s: float; on the gripper, base frame
 
 
 @dataclass(frozen=True)
@@ -140,8 +123,12 @@ class TwinControl:
         return TaskResult(found["success"], tuple(found["flaws"]), found["best_stage"])
 
     def fault(self, fault: TwinFault, **arguments: Any) -> None:
-        """Break something, or mend it again with ``on=False``."""
+        """Break something, or mend it again with ``on=False``; `robot.twin.faults.TABLE` has the arguments."""
         self.request("fault", name=fault.value, arguments=arguments)
+
+    def mend(self) -> None:
+        """End every fault that lasts. Alarms and collisions stay latched on the controller, as on a real one."""
+        self.request("mend")
 
     def shutdown(self) -> None:
         """Ask the twin to end; it answers first."""

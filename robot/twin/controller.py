@@ -6,22 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from robot.arm.protocol import NOT_TCP_TEXT, ErrorCode
-from robot.twin.controller_commands import COMMANDS, refusal
-from robot.twin.controller_core import ControllerCore, ControllerOptions
+from robot.twin.controller_commands import COMMANDS
+from robot.twin.controller_core import ControllerCore
 from robot.twin.controller_feedback import Measurement, PacketBuilder
 from robot.twin.controller_flange import Flange
+from robot.twin.controller_gates import Outcome, Unit, refusal
 from robot.twin.controller_grammar import Request
-from robot.twin.controller_handlers import Outcome, Unit
+from robot.twin.controller_settings import ControllerOptions
 
 _ALLOWED_OUTSIDE_TCP_MODE = "requestcontrol"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes to send for one request, and how long the controller takes beyond its usual latency."""
+    """The bytes to send for one request, how long the controller takes beyond its usual latency, and whether it closes
+    its connections afterwards."""
 
     data: bytes
     busy_s: float = 0.0
+    drops_connections: bool = False
 
 
 class Controller:
@@ -32,6 +35,8 @@ class Controller:
         self.core = ControllerCore(options, joints_rad=joints_rad)
         self.flange = flange or Flange()
         self.packet = b""
+        self.refused_commands: dict[str, int] = {}
+        """Lower-case names that are answered with a code whatever the state, to rehearse refusals."""
         self._unit = Unit(self.core, self.flange)
         self._builder = PacketBuilder()
 
@@ -42,19 +47,26 @@ class Controller:
                 return Answer(f"{NOT_TCP_TEXT}\t".encode())
             outcome = self._carry_out(request)
         head = f"{int(outcome.code)},{{{outcome.values}}},".encode()
-        return Answer(head + request.echo + b";", busy_s=outcome.busy_s)
+        return Answer(head + request.echo + b";", busy_s=outcome.busy_s, drops_connections=outcome.drops_connections)
 
     def _carry_out(self, request: Request) -> Outcome:
         command = COMMANDS.get(request.name)
         if command is None:
             return Outcome(ErrorCode.UNKNOWN_COMMAND)
-        refused = refusal(self.core, command.gate)
+        refused = refusal(self.core, command)
+        if refused is None:
+            refused = self.refused_commands.get(request.name)
         if refused is not None:
             return Outcome(refused)
         arguments = command.signature.read(request.items)
         if isinstance(arguments, int):
             return Outcome(arguments)
         return command.run(self._unit, arguments)
+
+    def shift_clock(self, offset_ms: int) -> None:
+        """Set the controller's wall clock so far beside this machine's: the feedback's time stamps jump."""
+        with self.lock:
+            self._builder.clock_offset_ms = offset_ms
 
     def advance(self, dt_s: float, *, measurement: Measurement) -> np.ndarray:
         """Joint targets (6,) rad for the next ``dt_s`` of physics."""

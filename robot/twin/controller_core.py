@@ -6,16 +6,27 @@ Alarm ids and rules: V4.6.5 guide and the vendor's alarm tables.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum, auto
+from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 
 from robot.arm.protocol import ErrorCode, RobotMode
-from robot.motion.kinematics import flange_pose
+from robot.motion.kinematics import CONDITION_STOP, condition_number, flange_pose
 from robot.motion.nova5 import JOINT_LOWER_RAD, JOINT_UPPER_RAD
 from robot.motion.rotations import invert_pose, make_pose, rotation_from_rpy
-from robot.twin.controller_motion import MotionGenerator, MotionKind
+from robot.twin.controller_motion import Jog, MotionGenerator, MotionKind, Obstruction, Trouble
+from robot.twin.controller_paths import Path
+from robot.twin.controller_settings import (
+    Alarm,
+    ControllerOptions,
+    Firmware,
+    MotionRatios,
+    Power,
+    Script,
+    Settings,
+    Terminals,
+)
 from robot.twin.servo_filter import ServoPoint
 
 MAX_QUEUED = 64
@@ -27,63 +38,9 @@ COLLISION_FILTER_S = 0.01
 """Time constant of the force estimate: a single contact spike is no collision."""
 LIMIT_TOLERANCE_RAD = 1e-6
 AT_REST_RAD_S = 1e-3
+_NEAR_SINGULAR_SINE = 0.1
 _IDENTITY = np.eye(4)
-
-
-class Alarm(IntEnum):
-    """Alarm ids that the twin raises by itself. Joint alarms count up from joint 1; limits alternate + and -."""
-
-    IK_NO_SOLUTION = 17
-    OVERSPEED_JOINT_1 = 48
-    LIMIT_JOINT_1_PLUS = 64
-    ESTOP_BUTTON = 116
-    SOFTWARE_ESTOP = 132
-
-
-class Power(Enum):
-    """Where the controller is between mains-on and an arm that may move."""
-
-    INIT = auto()
-    OFF = auto()
-    SWITCHING_ON = auto()
-    DISABLED = auto()
-    ENABLING = auto()
-    ENABLED = auto()
-
-
 _AFTER = {Power.INIT: Power.OFF, Power.SWITCHING_ON: Power.DISABLED, Power.ENABLING: Power.ENABLED}
-
-
-@dataclass(frozen=True)
-class ControllerOptions:
-    """How the controller starts and how long its transitions take."""
-
-    boot_s: float = 0.2
-    power_on_s: float = 0.5
-    enable_s: float = 0.2
-    tcp_mode: bool = True
-    robot_type: int = 103
-
-
-@dataclass
-class Settings:
-    """What requests set and later motions or packets use; percent, kg, m, rad."""
-
-    speed_factor_percent: int = 100
-    velocity_percent: int = 100
-    acceleration_percent: int = 100
-    linear_velocity_percent: int = 100
-    linear_acceleration_percent: int = 100
-    blend_percent: int = 0
-    payload_kg: float = 0.0
-    payload_center_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    collision_level: int = 3
-    user: int = 0
-    tool: int = 0
-    users: dict[int, np.ndarray] = field(default_factory=dict)
-    tools: dict[int, np.ndarray] = field(default_factory=dict)
-    digital_outputs: int = 0
-    tool_outputs: int = 0
 
 
 class QueueKind(Enum):
@@ -108,6 +65,11 @@ class ControllerCore:
     def __init__(self, options: ControllerOptions, *, joints_rad: np.ndarray) -> None:
         self.options = options
         self.settings = Settings()
+        self.firmware = Firmware()
+        self.terminals = Terminals()
+        self.ratios = MotionRatios()
+        self.script = Script.NONE
+        self.export_status = 0
         self.motion = MotionGenerator(joints_rad)
         self.power = Power.INIT
         self.tcp_mode = options.tcp_mode
@@ -144,9 +106,12 @@ class ControllerCore:
     def _enabled_mode(self) -> RobotMode:
         if self.motion.kind is MotionKind.DRAGGING:
             return RobotMode.BACKDRIVE
-        if self.motion.paused:
+        if self.motion.paused or self.script is Script.PAUSED:
             return RobotMode.PAUSE
-        return RobotMode.RUNNING if self.motion.busy or self._queue else RobotMode.ENABLE
+        if self.motion.kind is MotionKind.JOGGING:
+            return RobotMode.SINGLE_MOVE
+        runs = self.motion.busy or self._queue or self.script is Script.RUNNING
+        return RobotMode.RUNNING if runs else RobotMode.ENABLE
 
     @property
     def enabled(self) -> bool:
@@ -160,7 +125,8 @@ class ControllerCore:
     @property
     def at_rest(self) -> bool:
         """True while the arm is not told to move, be it that a stream keeps telling it where it is."""
-        return float(np.abs(self.motion.speed).max()) < AT_REST_RAD_S and self.motion.kind is not MotionKind.MOVING
+        moves = self.motion.kind in (MotionKind.MOVING, MotionKind.JOGGING)
+        return float(np.abs(self.motion.speed).max()) < AT_REST_RAD_S and not moves
 
     def user_frame(self, index: int | None = None) -> np.ndarray:
         """Pose (4, 4) in the base frame of a user frame, the active one if None; 0 is the base."""
@@ -198,6 +164,12 @@ class ControllerCore:
         self.tcp_mode = True
         return ErrorCode.OK
 
+    def leave_tcp_mode(self) -> None:
+        """Somebody took the control mode away, say at the pendant: what this TCP session has set is gone."""
+        self.tcp_mode = False
+        self.settings = self.settings.after_session()
+        self.set_speed_factor(self.settings.speed_factor_percent)
+
     def emergency_stop(self, *, pressed: bool, alarm: int = Alarm.SOFTWARE_ESTOP) -> int:
         """Press: disables the arm and latches an alarm. Release: allows `clear_error` to clear it."""
         self.estop_pressed = pressed
@@ -210,6 +182,11 @@ class ControllerCore:
         """Latch an alarm: what moves stops, what is queued is gone."""
         if alarm_id not in self.alarms:
             self.alarms.append(int(alarm_id))
+        self._flush_and_brake()
+
+    def collide(self) -> None:
+        """Stop as at a contact above the collision level; latched until `clear_error`."""
+        self.collided = True
         self._flush_and_brake()
 
     def clear_error(self) -> int:
@@ -225,7 +202,9 @@ class ControllerCore:
         return ErrorCode.OK
 
     def pause(self) -> int:
-        if not self.motion.busy and not self._queue:
+        if self.script is Script.RUNNING:
+            self.script = Script.PAUSED
+        elif not self.motion.busy and not self._queue:
             return ErrorCode.FAILED
         self.motion.paused = True
         return ErrorCode.OK
@@ -233,7 +212,15 @@ class ControllerCore:
     def resume(self) -> int:
         if not self.motion.paused:
             return ErrorCode.FAILED
+        if self.script is Script.PAUSED:
+            self.script = Script.RUNNING
         self.motion.paused = False
+        return ErrorCode.OK
+
+    def run_script(self) -> int:
+        if not self.servo_idle or self.script is not Script.NONE:
+            return ErrorCode.FAILED
+        self.script = Script.RUNNING
         return ErrorCode.OK
 
     def start_drag(self) -> int:
@@ -242,9 +229,25 @@ class ControllerCore:
         self.motion.drag()
         return ErrorCode.OK
 
+    def seize_for_drag(self) -> None:
+        """Hand guiding is switched on at the pendant, whatever a program is doing."""
+        self._flush_and_brake()
+        self.motion.drag()
+
     def stop_drag(self) -> int:
         if self.motion.kind is MotionKind.DRAGGING:
             self.motion.hold_at(self.measured_rad)
+        return ErrorCode.OK
+
+    def start_jog(self, jog: Jog) -> int:
+        if not self.servo_idle and self.motion.kind is not MotionKind.JOGGING:
+            return ErrorCode.FAILED
+        self.motion.jog(jog)
+        return ErrorCode.OK
+
+    def stop_jog(self) -> int:
+        if self.motion.kind is MotionKind.JOGGING:
+            self.motion.brake()
         return ErrorCode.OK
 
     def set_speed_factor(self, percent: int) -> None:
@@ -259,10 +262,17 @@ class ControllerCore:
         self._queue.append((self._last_command_id, item))
         return self._last_command_id
 
-    def begin_move(self, goal_rad: np.ndarray, *, speed_rad_s: float, acceleration_rad_s2: float) -> None:
-        """Start a point-to-point move, or raise the limit alarm that its goal deserves."""
+    def begin_move(self, path: Path, *, goal_rad: np.ndarray) -> None:
+        """Start a move, or raise the limit alarm that its goal (6,) deserves."""
+        settings = self.settings
+        self.ratios = MotionRatios(
+            velocity=settings.velocity_percent,
+            acceleration=settings.acceleration_percent,
+            linear_velocity=settings.linear_velocity_percent,
+            linear_acceleration=settings.linear_acceleration_percent,
+        )
         if not self._alarm_if_outside(goal_rad):
-            self.motion.move_to(goal_rad, speed_rad_s=speed_rad_s, acceleration_rad_s2=acceleration_rad_s2)
+            self.motion.move_along(path)
 
     def begin_servo(self, point: ServoPoint) -> None:
         """Hand a servo point to the follower, or raise the limit alarm that it deserves."""
@@ -280,10 +290,27 @@ class ControllerCore:
         self._start_queued()
         for _ in range(MOTION_STEPS):
             target = self.motion.advance(dt_s / MOTION_STEPS, measured=measured_rad)
-        joint = self.motion.overspeed_joint
-        if joint is not None:
-            self.raise_alarm(Alarm.OVERSPEED_JOINT_1 + joint)
+        obstruction = self.motion.obstruction
+        if obstruction is not None:
+            self.raise_alarm(self._alarm_for(obstruction))
         return target
+
+    def _alarm_for(self, obstruction: Obstruction) -> int:
+        """What the controller calls it when a motion cannot go on."""
+        joint = obstruction.joint
+        match obstruction.trouble:
+            case Trouble.LIMIT if self.motion.kind is MotionKind.JOGGING:
+                return Alarm.JOG_OUT_OF_RANGE
+            case Trouble.LIMIT:
+                return Alarm.LIMIT_JOINT_1_PLUS + 2 * joint + (0 if obstruction.positive else 1)
+            case Trouble.OVERSPEED if self.motion.kind is MotionKind.SERVOING:
+                return Alarm.OVERSPEED_JOINT_1 + joint
+            case _ if condition_number(self.motion.position) > CONDITION_STOP:
+                return singularity_alarm(self.motion.position)
+            case Trouble.OVERSPEED:
+                return Alarm.OVERSPEED_JOINT_1 + joint
+            case _:
+                return Alarm.IK_NO_SOLUTION
 
     def relocate(self, joints_rad: np.ndarray) -> None:
         """The arm was put elsewhere from outside the simulation of time: stand there."""
@@ -311,8 +338,7 @@ class ControllerCore:
         share = dt_s / (COLLISION_FILTER_S + dt_s)
         self._contact_force_n += share * (contact_force_n - self._contact_force_n)
         if self._contact_force_n > COLLISION_FORCE_N[self.settings.collision_level] and not self.collided:
-            self.collided = True
-            self._flush_and_brake()
+            self.collide()
 
     def _start_queued(self) -> None:
         while self._queue and not self.motion.paused:
@@ -336,12 +362,22 @@ class ControllerCore:
 
     def _flush_and_brake(self) -> None:
         self._queue.clear()
+        self.script = Script.NONE
         self.motion.paused = False
         self.motion.brake()
 
     def _disable(self) -> None:
         if self.power in (Power.ENABLED, Power.ENABLING):
             self.power = Power.DISABLED
+
+
+def singularity_alarm(joints_rad: np.ndarray) -> Alarm:
+    """Which singularity a posture (6,) near one is nearest to: wrist (q5 near 0 or pi), elbow (q3 near 0), shoulder."""
+    if abs(np.sin(joints_rad[4])) < _NEAR_SINGULAR_SINE:
+        return Alarm.WRIST_SINGULARITY
+    if abs(np.sin(joints_rad[2])) < _NEAR_SINGULAR_SINE:
+        return Alarm.ELBOW_SINGULARITY
+    return Alarm.SHOULDER_SINGULARITY
 
 
 def frame_from_wire(vector: tuple[float, ...]) -> np.ndarray:

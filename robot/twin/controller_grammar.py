@@ -17,6 +17,7 @@ _BETWEEN_REQUESTS = b" \t\r\n;\0"
 _REQUEST = re.compile(r"([A-Za-z]\w*)\s*\((.*)\)\Z", re.DOTALL | re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}\Z", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\Z", re.ASCII)
+_NAME = re.compile(r"[A-Za-z]\w{0,63}\Z", re.ASCII)
 _NAMED = re.compile(r"([A-Za-z]\w*)\s*=\s*(.*)\Z", re.DOTALL | re.ASCII)
 
 
@@ -94,6 +95,8 @@ class Kind(Enum):
     TEXT = auto()
     VECTOR = auto()
     """``{a,b,...}`` of numbers; `Parameter.length` of them if that is not 0."""
+    NUMBER_OR_NAME = auto()
+    """A number in range, or the name of something that is stored on the controller."""
     TARGET = auto()
     """``joint={six numbers}`` or ``pose={six numbers}``: read as the pair of that word and the numbers."""
 
@@ -118,6 +121,8 @@ class Parameter:
                 return all(self.low <= part <= self.high for part in value)
             case Kind.TARGET:
                 return True
+            case Kind.NUMBER_OR_NAME:
+                return isinstance(value, str) or self.low <= value <= self.high
             case Kind.TEXT:
                 return not self.choices or value in self.choices
 
@@ -140,8 +145,11 @@ class Signature:
 
         Parameter k of the required ones gives -3000k (type) or -4000k (range); the optional ones -5000k and -6000k
         counted among themselves, a named one as if it were the first. Required ones are looked at before a count that
-        is too large: positional V3 syntax of MovJ is answered with -30001.
+        is too large: positional V3 syntax of MovJ is answered with -30001. Anything behind a closing brace, or braces
+        that do not close, count as one parameter too many.
         """
+        if any(_has_loose_ends(item) for item in items):
+            return int(ErrorCode.PARAMETER_COUNT)
         named_items = {}
         positional = list(items)
         while len(positional) > len(self.required) and (match := _NAMED.match(positional[-1])):
@@ -174,6 +182,12 @@ class Signature:
         return arguments
 
 
+def _has_loose_ends(text: str) -> bool:
+    if "{" not in text and "}" not in text:
+        return False
+    return text.count("{") != text.count("}") or not text.endswith("}")
+
+
 def _convert(text: str, parameter: Parameter) -> Any:
     """``text`` as the parameter's kind, or None if it is not of that kind."""
     match parameter.kind:
@@ -182,8 +196,10 @@ def _convert(text: str, parameter: Parameter) -> Any:
         case Kind.NUMBER:
             return float(text) if _NUMBER.match(text) else None
         case Kind.TEXT:
+            return text.strip("\"'") or None
+        case Kind.NUMBER_OR_NAME:
             unquoted = text.strip("\"'")
-            return unquoted or None
+            return float(text) if _NUMBER.match(text) else unquoted if _NAME.match(unquoted) else None
         case Kind.VECTOR:
             return _vector(text, length=parameter.length)
         case Kind.TARGET:

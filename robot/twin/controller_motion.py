@@ -1,24 +1,31 @@
-"""What the simulated controller commands its joints: hold, brake, point-to-point moves, the ServoJ follower, dragging.
+"""What the simulated controller commands its joints: hold, brake, moves, jogging, the ServoJ follower, dragging.
 
 One `MotionGenerator` belongs to one controller; it is advanced at the physics rate and gives joint targets in rad.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from math import radians, sqrt
+from math import radians
 
 import numpy as np
 
-from robot.motion.nova5 import MAX_JOINT_SPEED_RAD_S
+from robot.motion.inverse_kinematics import damped_step
+from robot.motion.nova5 import JOINT_LOWER_RAD, JOINT_UPPER_RAD, MAX_JOINT_SPEED_RAD_S
 from robot.twin import servo_filter
-from robot.twin.servo_filter import ServoPoint, ServoState
+from robot.twin.controller_paths import JointMove, Path
+from robot.twin.servo_filter import OVERSPEED_MARGIN, ServoPoint, ServoState
 
-MAX_JOINT_ACCELERATION_RAD_S2 = radians(300.0)
-"""What 100 % of ``AccJ`` means here; the vendor publishes no figure."""
 BRAKE_RAD_S2 = 20.0
 """Deceleration of every stop: Stop, Pause is gentler, alarms, collisions, disabling."""
 PACE_CHANGE_PER_S = 5.0
 """How fast a move takes up a new SpeedFactor or a pause, as a share of its speed per second."""
+JOG_SPEED_RAD_S = radians(30.0)
+JOG_SPEED_M_S = 0.1
+JOG_TURN_RAD_S = radians(30.0)
+"""What jogging at 100 % means here; the vendor publishes no figures."""
+JOG_RAMP_S = 0.15
+_LOWER, _UPPER = np.array(JOINT_LOWER_RAD), np.array(JOINT_UPPER_RAD)
+_LIMIT_TOLERANCE_RAD = 1e-6
 
 
 class MotionKind(Enum):
@@ -27,48 +34,37 @@ class MotionKind(Enum):
     HOLDING = auto()
     BRAKING = auto()
     MOVING = auto()
+    JOGGING = auto()
     SERVOING = auto()
     DRAGGING = auto()
 
 
+class Trouble(Enum):
+    """Why a motion cannot go on."""
+
+    OVERSPEED = auto()
+    NO_WAY = auto()
+    """A line leads where no posture of this branch reaches."""
+    LIMIT = auto()
+
+
 @dataclass(frozen=True)
-class JointMove:
-    """A synchronized straight joint move with a trapezoidal speed profile along its longest joint."""
+class Jog:
+    """A motion that goes on until it is stopped: joint speeds (6,) rad/s, or the twist (6,) m/s and rad/s of a point
+    of the flange, base axes."""
 
-    start: np.ndarray
-    goal: np.ndarray
-    max_speed_rad_s: float
-    max_acceleration_rad_s2: float
+    joint_speed_rad_s: np.ndarray | None = None
+    twist: np.ndarray | None = None
+    point_m: np.ndarray | None = None
 
-    @property
-    def distance_rad(self) -> float:
-        """Way of the joint that goes farthest."""
-        return float(np.abs(self.goal - self.start).max())
 
-    @property
-    def ramp_s(self) -> float:
-        """Duration of the acceleration, and of the deceleration."""
-        full = self.max_speed_rad_s / self.max_acceleration_rad_s2
-        return min(full, sqrt(self.distance_rad / self.max_acceleration_rad_s2))
+@dataclass(frozen=True)
+class Obstruction:
+    """A trouble, and the joint (from 0) that it is about."""
 
-    @property
-    def duration_s(self) -> float:
-        """Whole duration at full pace."""
-        peak = self.ramp_s * self.max_acceleration_rad_s2
-        return self.ramp_s + (self.distance_rad / peak if peak > 0.0 else 0.0)
-
-    def position(self, elapsed_s: float) -> np.ndarray:
-        """Joints (6,) after ``elapsed_s`` at full pace."""
-        if elapsed_s >= self.duration_s:
-            return self.goal
-        remaining_s = self.duration_s - elapsed_s
-        if elapsed_s < self.ramp_s:
-            way = 0.5 * self.max_acceleration_rad_s2 * elapsed_s**2
-        elif remaining_s < self.ramp_s:
-            way = self.distance_rad - 0.5 * self.max_acceleration_rad_s2 * remaining_s**2
-        else:
-            way = self.ramp_s * self.max_acceleration_rad_s2 * (elapsed_s - 0.5 * self.ramp_s)
-        return self.start + (self.goal - self.start) * (way / self.distance_rad)
+    trouble: Trouble
+    joint: int = 0
+    positive: bool = True
 
 
 class MotionGenerator:
@@ -82,19 +78,39 @@ class MotionGenerator:
         self.paused = False
         self.speed_factor = 1.0
         self._pace = 1.0
-        self._move = JointMove(self.position, self.position, MAX_JOINT_SPEED_RAD_S, MAX_JOINT_ACCELERATION_RAD_S2)
+        self._path: Path = JointMove(self.position, self.position, MAX_JOINT_SPEED_RAD_S, 1.0)
+        self._jog = Jog()
         self._elapsed_s = 0.0
         self._servo: ServoState = servo_filter.start(self.position)
+        self._blocked = False
 
     @property
     def busy(self) -> bool:
         """True while the targets move, or will by themselves."""
-        return self.kind in (MotionKind.BRAKING, MotionKind.MOVING, MotionKind.SERVOING)
+        return self.kind in (MotionKind.BRAKING, MotionKind.MOVING, MotionKind.JOGGING, MotionKind.SERVOING)
 
     @property
-    def overspeed_joint(self) -> int | None:
-        """Index of a joint that the ServoJ stream drives beyond its speed limit for too long."""
-        return self._servo.overspeed_joint if self.kind is MotionKind.SERVOING else None
+    def obstruction(self) -> Obstruction | None:
+        """What forbids the motion to go on; the owner raises the alarm and brakes."""
+        match self.kind:
+            case MotionKind.SERVOING:
+                joint = self._servo.overspeed_joint
+                return None if joint is None else Obstruction(Trouble.OVERSPEED, joint)
+            case MotionKind.MOVING | MotionKind.JOGGING:
+                return self._moving_obstruction()
+            case _:
+                return None
+
+    def _moving_obstruction(self) -> Obstruction | None:
+        if self._blocked:
+            return Obstruction(Trouble.NO_WAY)
+        beyond = np.maximum(self.position - _UPPER, _LOWER - self.position)
+        joint = int(beyond.argmax())
+        if beyond[joint] > _LIMIT_TOLERANCE_RAD:
+            return Obstruction(Trouble.LIMIT, joint, positive=bool(self.position[joint] > 0.0))
+        joint = int(np.abs(self.speed).argmax())
+        too_fast = abs(self.speed[joint]) > MAX_JOINT_SPEED_RAD_S * OVERSPEED_MARGIN
+        return Obstruction(Trouble.OVERSPEED, joint) if too_fast else None
 
     def hold_at(self, position: np.ndarray) -> None:
         """Stand at ``position`` from now on, as when the brakes close there."""
@@ -103,12 +119,21 @@ class MotionGenerator:
         self.speed = np.zeros(6)
         self.acceleration = np.zeros(6)
 
-    def move_to(self, goal: np.ndarray, *, speed_rad_s: float, acceleration_rad_s2: float) -> None:
-        """Start a point-to-point move from the present target, which must be at rest."""
-        self._move = JointMove(self.position, np.asarray(goal, dtype=np.float64), speed_rad_s, acceleration_rad_s2)
+    def move_along(self, path: Path) -> None:
+        """Start a move from the present target, which must be at rest."""
+        self._path = path
         self._elapsed_s = 0.0
-        self._pace = self.speed_factor
+        self._blocked = False
+        self._pace = 1.0 if path.own_pace else self.speed_factor
         self.kind = MotionKind.MOVING
+
+    def jog(self, jog: Jog) -> None:
+        """Move as told until `brake`; from rest, or from another jogging."""
+        if self.kind is not MotionKind.JOGGING:
+            self._pace = 0.0
+        self._jog = jog
+        self._blocked = False
+        self.kind = MotionKind.JOGGING
 
     def servo_to(self, point: ServoPoint) -> None:
         """Give the ServoJ follower a new point; the first one starts it."""
@@ -116,6 +141,11 @@ class MotionGenerator:
             self._servo = servo_filter.start(self.position, speed=self.speed)
             self.kind = MotionKind.SERVOING
         self._servo = servo_filter.retarget(self._servo, point)
+
+    @property
+    def servo_target(self) -> np.ndarray:
+        """Where the stream leads (6,) rad, the present position when there is none."""
+        return self._servo.point.target if self.kind is MotionKind.SERVOING else self.position
 
     def brake(self) -> None:
         """Decelerate along the present direction and hold where that ends."""
@@ -138,6 +168,8 @@ class MotionGenerator:
                 self._advance_braking(dt_s)
             case MotionKind.MOVING:
                 self._advance_move(dt_s)
+            case MotionKind.JOGGING:
+                self._advance_jog(dt_s)
             case MotionKind.SERVOING:
                 if self.paused:
                     self._advance_braking(dt_s)
@@ -154,16 +186,32 @@ class MotionGenerator:
         if fastest <= drop:
             self.hold_at(self.position)
             return
-        self.position = self.position + dt_s * self.speed * (1.0 - drop / fastest)
+        self.position = np.clip(self.position + dt_s * self.speed * (1.0 - drop / fastest), _LOWER, _UPPER)
 
     def _advance_move(self, dt_s: float) -> None:
-        wanted = 0.0 if self.paused else self.speed_factor
-        change = PACE_CHANGE_PER_S * dt_s
-        self._pace += min(max(wanted - self._pace, -change), change)
+        wanted = 0.0 if self.paused else 1.0 if self._path.own_pace else self.speed_factor
+        self._take_up(wanted, change=PACE_CHANGE_PER_S * dt_s)
         self._elapsed_s += self._pace * dt_s
-        self.position = self._move.position(self._elapsed_s)
-        if self._elapsed_s >= self._move.duration_s:
-            self.hold_at(self._move.goal)
+        following = self._path.position(self._elapsed_s, near=self.position)
+        if following is None:
+            self._blocked = True
+        elif self._elapsed_s >= self._path.duration_s:
+            self.hold_at(following)
+        else:
+            self.position = following
+
+    def _advance_jog(self, dt_s: float) -> None:
+        self._take_up(0.0 if self.paused else self.speed_factor, change=dt_s / JOG_RAMP_S)
+        way_s = self._pace * dt_s
+        jog = self._jog
+        if jog.joint_speed_rad_s is not None:
+            self.position = self.position + way_s * jog.joint_speed_rad_s
+        elif jog.twist is not None and jog.point_m is not None:
+            step = damped_step(self.position, displacement=way_s * jog.twist, point_m=jog.point_m)
+            self.position = self.position + step
+
+    def _take_up(self, wanted: float, *, change: float) -> None:
+        self._pace += min(max(wanted - self._pace, -change), change)
 
     def _advance_servo(self, dt_s: float) -> None:
         self._servo = servo_filter.step(self._servo, dt_s=dt_s)

@@ -1,6 +1,6 @@
 """The sockets of the simulated controller: requests on 29999 (one client), feedback on 30004 and 30005.
 
-One thread serves requests; the physics loop itself hands out feedback packets with sends that never block.
+One thread serves requests; the physics loop itself hands out feedback packets through `FeedbackHub`.
 """
 
 import errno
@@ -11,21 +11,22 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from robot.arm.protocol import FEEDBACK_PERIOD_S, OCCUPIED_TEXT, SLOW_FEEDBACK_PERIOD_S
+from robot.arm.protocol import OCCUPIED_TEXT
 from robot.clock import seconds_to_ns
-from robot.twin.controller import Controller
+from robot.twin.controller import Answer, Controller
+from robot.twin.controller_feedback_hub import FeedbackHub
 from robot.twin.controller_grammar import Request, RequestBuffer
 from robot.twin.priority import prefer_this_thread
 
 _MAX_WAITING_REQUESTS = 128
 _MAX_WAITING_REPLIES = 1024
-_MAX_FEEDBACK_CLIENTS = 8
 _MAX_TURNED_AWAY = 8
 _TURNED_AWAY_S = 1.0
-_FEEDBACK_SEND_BUFFER_BYTES = 65536
-_SLOW_EVERY = round(SLOW_FEEDBACK_PERIOD_S / FEEDBACK_PERIOD_S)
 _IDLE_POLL_S = 0.2
 _SPLIT_PAUSE_NS = 2_000_000
+_COALESCE_NS = 30_000_000
+_IDLE_NS = seconds_to_ns(1.0)
+_RESET_BY = frozenset({"enablerobot", "disablerobot"})
 
 
 class PortInUseError(RuntimeError):
@@ -55,21 +56,31 @@ def listen(host: str, port: int, *, purpose: str) -> socket.socket:
 
 
 @dataclass
-class FeedbackClient:
-    """One reader of packets. What the kernel cannot take at once waits here, at most the rest of one packet."""
+class WireQuirks:
+    """What the real controller does to its connections now and then; switched while it runs.
 
-    connection: socket.socket
-    rest: bytes = b""
+    ``split_replies``: each comes in two pieces. ``coalesce_replies``: they gather and come together. ``delay_s``: all
+    are late. ``idle_delay_s``: the first one after a second without requests is late by that much more.
+    ``linger_s``: the port still counts as occupied so long after a client has gone. ``resets_feedback``: enabling and
+    disabling break the feedback connections. ``occupied``: another program holds the port.
+    """
 
-    def offer(self, packet: bytes) -> bool:
-        """Send without blocking; False when the reader is gone or so far behind that its buffers are full."""
-        data = self.rest + packet
-        try:
-            sent = self.connection.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            return False
-        self.rest = data[sent:]
-        return len(self.rest) < len(packet)
+    split_replies: bool = False
+    coalesce_replies: bool = False
+    delay_s: float = 0.0
+    idle_delay_s: float = 0.0
+    linger_s: float = 0.0
+    resets_feedback: bool = False
+    occupied: bool = False
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """Bytes due at a time; ``drops``: the controller closes its connections behind them."""
+
+    due_ns: int
+    data: bytes
+    drops: bool = False
 
 
 @dataclass
@@ -79,8 +90,9 @@ class _Session:
     connection: socket.socket
     buffer: RequestBuffer = field(default_factory=RequestBuffer)
     requests: deque[Request] = field(default_factory=deque)
-    replies: deque[tuple[int, bytes]] = field(default_factory=deque)
+    replies: deque[_Reply] = field(default_factory=deque)
     free_at_ns: int = 0
+    heard_ns: int = 0
 
 
 class ControllerServer:
@@ -96,17 +108,15 @@ class ControllerServer:
         slow_feedback_port: int,
         reply_latency_s: float = 0.0,
     ) -> None:
-        self.split_replies = False
-        self.feedback_silent = False
+        self.quirks = WireQuirks()
+        self.feedback = FeedbackHub()
         self.requests_answered = 0
         self._controller = controller
         self._reply_latency_ns = seconds_to_ns(reply_latency_s)
-        self._packets = 0
         self._stop = threading.Event()
         self._drop_dashboard = threading.Event()
-        self._feedback_lock = threading.Lock()
-        self._feedback: dict[bool, list[FeedbackClient]] = {False: [], True: []}
         self._session: _Session | None = None
+        self._free_again_s = 0.0
         self._turned_away: dict[socket.socket, float] = {}
         self._selector = selectors.DefaultSelector()
         self._listeners: list[socket.socket] = []
@@ -124,35 +134,6 @@ class ControllerServer:
     def dashboard_clients(self) -> int:
         return int(self._session is not None)
 
-    @property
-    def feedback_clients(self) -> int:
-        with self._feedback_lock:
-            return sum(len(clients) for clients in self._feedback.values())
-
-    def publish(self, packet: bytes) -> None:
-        """Give one packet to every reader of the fast port, and each 25th to those of the slow one. Never blocks.
-
-        A reader whose kernel buffers are full is dropped: it gets what is buffered and then the end of the stream.
-        """
-        with self._feedback_lock:
-            is_slow_turn = self._packets % _SLOW_EVERY == 0
-            self._packets += 1
-            if self.feedback_silent:
-                return
-            for is_slow in (False, True) if is_slow_turn else (False,):
-                gone = [client for client in self._feedback[is_slow] if not client.offer(packet)]
-                for client in gone:
-                    self._feedback[is_slow].remove(client)
-                    client.connection.close()
-
-    def drop_feedback(self) -> None:
-        """Close every feedback connection, as the controller does now and then when it is enabled or disabled."""
-        with self._feedback_lock:
-            for clients in self._feedback.values():
-                for client in clients:
-                    client.connection.close()
-                clients.clear()
-
     def drop_dashboard(self) -> None:
         """Close the request connection; the client may come back."""
         self._drop_dashboard.set()
@@ -161,7 +142,7 @@ class ControllerServer:
         """Close all sockets and end the thread. Closing twice is fine."""
         self._stop.set()
         self._thread.join()
-        self.drop_feedback()
+        self.feedback.drop()
 
     def _listen(self, host: str, port: int, purpose: str) -> socket.socket:
         listener = listen(host, port, purpose=purpose)
@@ -189,7 +170,7 @@ class ControllerServer:
         session = self._session
         if session is None:
             return _IDLE_POLL_S
-        due = [session.replies[0][0]] if session.replies else []
+        due = [session.replies[0].due_ns] if session.replies else []
         due += [session.free_at_ns] if session.requests and len(session.replies) < _MAX_WAITING_REPLIES else []
         return min([_IDLE_POLL_S, *(max(0.0, (at - time.monotonic_ns()) * 1e-9) for at in due)])
 
@@ -197,7 +178,7 @@ class ControllerServer:
         if ready is self._dashboard:
             self._accept_dashboard()
         elif ready is self._fast or ready is self._slow:
-            self._accept_feedback(ready)
+            self.feedback.add(ready.accept()[0], slow=ready is self._slow)
         elif ready in self._turned_away:
             self._read_turned_away(ready)
         elif self._session is not None and ready is self._session.connection:
@@ -207,7 +188,8 @@ class ControllerServer:
         connection, _ = self._dashboard.accept()
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._session is None:
+        is_free = self._session is None and not self.quirks.occupied and time.monotonic() >= self._free_again_s
+        if is_free:
             self._session = _Session(connection)
         else:
             self._turn_away(connection)
@@ -243,18 +225,6 @@ class ControllerServer:
             self._selector.unregister(connection)
             connection.close()
 
-    def _accept_feedback(self, listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        is_slow = listener is self._slow
-        with self._feedback_lock:
-            if len(self._feedback[is_slow]) >= _MAX_FEEDBACK_CLIENTS:
-                connection.close()
-                return
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FEEDBACK_SEND_BUFFER_BYTES)
-            self._feedback[is_slow].append(FeedbackClient(connection))
-
     def _read_session(self, session: _Session) -> None:
         try:
             data = session.connection.recv(4096)
@@ -275,44 +245,67 @@ class ControllerServer:
         now_ns = time.monotonic_ns()
         was_full = len(session.requests) > _MAX_WAITING_REQUESTS
         while session.requests and session.free_at_ns <= now_ns and len(session.replies) < _MAX_WAITING_REPLIES:
-            answer = self._controller.answer(session.requests.popleft())
+            request = session.requests.popleft()
+            answer = self._controller.answer(request)
             self.requests_answered += 1
             busy_ns = seconds_to_ns(answer.busy_s)
             session.free_at_ns = now_ns + busy_ns
-            self._schedule(session, answer.data, due_ns=now_ns + busy_ns + self._reply_latency_ns)
+            self._schedule(session, answer, due_ns=now_ns + busy_ns + self._latency_ns(session, now_ns))
+            if self.quirks.resets_feedback and request.name in _RESET_BY:
+                self.feedback.drop()
         if was_full and len(session.requests) <= _MAX_WAITING_REQUESTS:
             self._selector.register(session.connection, selectors.EVENT_READ)
-        while session.replies and session.replies[0][0] <= time.monotonic_ns():
-            due_ns, data = session.replies.popleft()
-            try:
-                sent = session.connection.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._end_session()
-                return
-            if sent < len(data):
-                session.replies.appendleft((due_ns + _SPLIT_PAUSE_NS, data[sent:]))
-                return
+        self._send_due(session)
 
-    def _schedule(self, session: _Session, data: bytes, *, due_ns: int) -> None:
-        if self.split_replies:
+    def _latency_ns(self, session: _Session, now_ns: int) -> int:
+        quirks = self.quirks
+        idle = now_ns - session.heard_ns > _IDLE_NS
+        session.heard_ns = now_ns
+        return self._reply_latency_ns + seconds_to_ns(quirks.delay_s + (quirks.idle_delay_s if idle else 0.0))
+
+    def _schedule(self, session: _Session, answer: Answer, *, due_ns: int) -> None:
+        # Replies keep their order whatever their delays are.
+        due_ns = max(due_ns, session.replies[-1].due_ns) if session.replies else due_ns
+        if self.quirks.coalesce_replies:
+            due_ns += -due_ns % _COALESCE_NS
+        data = answer.data
+        if self.quirks.split_replies:
             middle = len(data) // 2
-            session.replies.append((due_ns, data[:middle]))
-            session.replies.append((due_ns + _SPLIT_PAUSE_NS, data[middle:]))
-        else:
-            session.replies.append((due_ns, data))
+            session.replies.append(_Reply(due_ns, data[:middle]))
+            due_ns, data = due_ns + _SPLIT_PAUSE_NS, data[middle:]
+        session.replies.append(_Reply(due_ns, data, drops=answer.drops_connections))
+
+    def _send_due(self, session: _Session) -> None:
+        now_ns = time.monotonic_ns()
+        data, drops = bytearray(), False
+        while session.replies and session.replies[0].due_ns <= now_ns and not drops:
+            reply = session.replies.popleft()
+            data += reply.data
+            drops = reply.drops
+        if not data:
+            return
+        try:
+            sent = session.connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._end_session()
+            return
+        if sent < len(data):
+            session.replies.appendleft(_Reply(now_ns + _SPLIT_PAUSE_NS, bytes(data[sent:]), drops))
+        elif drops:
+            self._end_session()
+            self.feedback.drop()
 
     def _end_session(self) -> None:
-        """The client is gone: its Modbus masters go with it; what the arm was told stays told."""
+        """The client is gone: what the arm was told stays told, and the Modbus masters that it made stay open."""
         session, self._session = self._session, None
         if session is None:
             return
         if session.connection.fileno() in self._selector.get_map():
             self._selector.unregister(session.connection)
         session.connection.close()
-        with self._controller.lock:
-            self._controller.flange.close_all()
+        self._free_again_s = time.monotonic() + self.quirks.linger_s
 
     def _close_sockets(self) -> None:
         for connection in (*self._listeners, *self._turned_away):

@@ -33,6 +33,13 @@ _WRITABLE = {
 }
 
 
+class GripperVariant(Enum):
+    """What hangs on the serial line: the RS-485 model, or the one with the vendor's CAN box, no Modbus slave at all."""
+
+    RS485 = auto()
+    CAN_BOX = auto()
+
+
 class IllegalAddressError(LookupError):
     """No such register, or not in this direction."""
 
@@ -67,7 +74,10 @@ class GripperRegisters:
     """One simulated gripper, safe to use from several threads: the wire reads and writes, the physics loop advances."""
 
     def __init__(self, *, slave_id: int = 1, opening_m: float = GRIPPER_STROKE_M, init_s: float = 2.0) -> None:
+        self.variant = GripperVariant.RS485
         self._lock = threading.Lock()
+        self._powered = True
+        self._object_width_m: float | None = None
         self._values = {int(register): 0 for register in Register}
         self._values[Register.FORCE_PERCENT] = MIN_FORCE_PERCENT
         self._values[Register.SPEED_PERCENT] = 100
@@ -86,6 +96,11 @@ class GripperRegisters:
     @property
     def slave_id(self) -> int:
         return self._values[Register.SLAVE_ID]
+
+    @property
+    def speaks_modbus(self) -> bool:
+        """Whether anything on the line answers Modbus."""
+        return self._powered and self.variant is GripperVariant.RS485
 
     def read(self, address: int) -> int:
         """One register. Raises `IllegalAddressError`."""
@@ -130,14 +145,46 @@ class GripperRegisters:
                     self._follow()
                 case _Phase.IDLE:
                     pass
-            return self._command
+            width_m, command = self._object_width_m, self._command
+            return command if width_m is None else JawCommand(max(command.opening_m, width_m), command.force_n)
 
-    def power_cycle(self) -> None:
-        """The gripper was without power: it must be initialised again."""
+    def set_power(self, on: bool) -> None:
+        """Switch the 24 V supply. Without it the gripper says nothing, and afterwards it must be initialised again."""
         with self._lock:
-            self._phase = _Phase.IDLE
-            self._values[Register.INIT_STATE] = InitState.NOT_INITIALISED
-            self._values[Register.GRIP_STATE] = GripState.MOVING
+            if self._powered and not on:
+                self._phase = _Phase.IDLE
+                self._values[Register.INIT_STATE] = InitState.NOT_INITIALISED
+                self._values[Register.GRIP_STATE] = GripState.MOVING
+                self._command = JawCommand(self._opening_m, force_n(MIN_FORCE_PERCENT))
+            self._powered = on
+
+    def change_slave_id(self, slave_id: int) -> None:
+        """Answer under another id, 1 to 247, as a gripper that was set up for another cell. ValueError otherwise."""
+        low, high = _WRITABLE[Register.SLAVE_ID]
+        if not low <= slave_id <= high:
+            raise ValueError(f"slave id: expected {low} to {high}, got {slave_id}")
+        with self._lock:
+            self._values[Register.SLAVE_ID] = slave_id
+
+    def insert_object(self, width_m: float) -> None:
+        """Something rigid is between the jaws from now on; ValueError if it does not fit between them as they are."""
+        if not 0.0 < width_m <= self._opening_m:
+            raise ValueError(
+                f"object width: expected more than 0 and at most the present opening {self._opening_m:.4f} m, "
+                f"got {width_m}: open the jaws first"
+            )
+        with self._lock:
+            self._object_width_m = width_m
+
+    @property
+    def has_object(self) -> bool:
+        """Whether `insert_object` put something between the jaws."""
+        return self._object_width_m is not None
+
+    def remove_object(self) -> None:
+        """Nothing is between the jaws any more (but for what the physics knows of)."""
+        with self._lock:
+            self._object_width_m = None
 
     def relocate(self, opening_m: float) -> None:
         """The jaws were put elsewhere from outside the simulation of time: stay there."""

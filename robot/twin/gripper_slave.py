@@ -1,6 +1,8 @@
 """The wire of the simulated AG-95: a Modbus-RTU slave on a pseudo-terminal, found by a link at the rig's gripper port.
 
-As a real slave it says nothing to frames for others, with a wrong CRC, or sent at another baud rate.
+As a real slave it says nothing to frames for others, with a wrong CRC, or sent at another baud rate. The variant with
+the vendor's CAN box sits at the same link and does not speak Modbus at all: it answers nothing that a Modbus master
+sends.
 """
 
 import contextlib
@@ -153,7 +155,7 @@ class GripperSlave:
             return b""
 
     def _reply(self, frame: bytes) -> None:
-        if not frame or self.silent or not self._baud_matches():
+        if not frame or self.silent or not self.registers.speaks_modbus or not self._baud_matches():
             return
         reply = answer(frame, self.registers)
         if not reply:

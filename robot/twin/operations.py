@@ -1,6 +1,5 @@
 """What the twin's control socket offers: status, reset, objects, success, faults, shutdown."""
 
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -10,17 +9,15 @@ import numpy as np
 
 from configs.schema import RigConfig
 from robot.motion.nova5 import GRIPPER_STROKE_M
-from robot.twin.control import TwinControlError, TwinFault
+from robot.twin.control import TwinControlError
 from robot.twin.controller import Controller
-from robot.twin.controller_core import Alarm
 from robot.twin.controller_server import ControllerServer
 from robot.twin.gripper_slave import GripperSlave
-from robot.twin.optics import CameraName
 from robot.twin.physics_loop import PhysicsLoop
 from robot.twin.props import Prop
-from robot.twin.rings import CameraFault
 from robot.twin.sim import ArmStart, TwinSim
 from robot.twin.success import TaskProgress, flaws, snapshot
+from robot.twin.switchboard import Switchboard
 from robot.twin.variation import VariationRange
 
 PROGRESS_EVERY_SLICES = 5
@@ -60,7 +57,7 @@ class Operations:
         wires: ControllerServer,
         gripper: GripperSlave,
         watch: TaskWatch,
-        camera_faults: dict[CameraName, CameraFault],
+        switchboard: Switchboard,
         is_ready: Callable[[], bool],
         stop: threading.Event,
     ) -> None:
@@ -71,7 +68,7 @@ class Operations:
         self._wires = wires
         self._gripper = gripper
         self._watch = watch
-        self._camera_faults = camera_faults
+        self._switchboard = switchboard
         self._is_ready = is_ready
         self._stop = stop
 
@@ -83,6 +80,7 @@ class Operations:
             "objects": self.objects,
             "success": self.success,
             "fault": self.fault,
+            "mend": self.mend,
             "shutdown": self.shutdown,
         }
 
@@ -104,7 +102,7 @@ class Operations:
             "slices": statistics.slices,
             "overruns": statistics.overruns,
             "lost_slices": statistics.lost,
-            "clients": {"dashboard": self._wires.dashboard_clients, "feedback": self._wires.feedback_clients},
+            "clients": {"dashboard": self._wires.dashboard_clients, "feedback": self._wires.feedback.clients},
             "gripper_requests": self._gripper.requests_answered,
         }
 
@@ -157,57 +155,12 @@ class Operations:
 
     def fault(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         """See `TwinControl.fault`."""
-        switches: dict[TwinFault, Callable[..., None]] = {
-            TwinFault.GRIPPER_SILENT: self._gripper_silent,
-            TwinFault.GRIPPER_NOISE: self._gripper_noise,
-            TwinFault.CAMERA_STOP: lambda camera, on=True: self._camera(camera, CameraFault.STOPPED, on=on),
-            TwinFault.CAMERA_FREEZE: lambda camera, on=True: self._camera(camera, CameraFault.FROZEN, on=on),
-            TwinFault.DASHBOARD_DROP: self._wires.drop_dashboard,
-            TwinFault.SPLIT_REPLIES: self._split_replies,
-            TwinFault.NOT_TCP: self._leave_tcp_mode,
-            TwinFault.FEEDBACK_DROP: self._wires.drop_feedback,
-            TwinFault.FEEDBACK_SILENT: self._feedback_silent,
-            TwinFault.ALARM: self._alarm,
-            TwinFault.ESTOP: self._estop,
-            TwinFault.PUSH: self._push,
-        }
-        known = {fault.value: switch for fault, switch in switches.items()}
-        if name not in known:
-            raise TwinControlError(f"unknown fault {name!r}; there are {', '.join(sorted(known))}")
-        known[name](**(arguments or {}))
+        self._switchboard.apply(name, arguments or {})
+
+    def mend(self) -> None:
+        """See `TwinControl.mend`."""
+        self._switchboard.mend()
 
     def shutdown(self) -> None:
         """See `TwinControl.shutdown`."""
         self._stop.set()
-
-    def _gripper_silent(self, on: bool = True) -> None:
-        self._gripper.silent = bool(on)
-
-    def _gripper_noise(self, on: bool = True) -> None:
-        self._gripper.corrupt_replies = bool(on)
-
-    def _split_replies(self, on: bool = True) -> None:
-        self._wires.split_replies = bool(on)
-
-    def _feedback_silent(self, on: bool = True) -> None:
-        self._wires.feedback_silent = bool(on)
-
-    def _camera(self, label: str, fault: CameraFault, *, on: bool) -> None:
-        self._camera_faults[CameraName.from_label(label)] = fault if on else CameraFault.NONE
-
-    def _leave_tcp_mode(self) -> None:
-        with self._controller.lock:
-            self._controller.core.tcp_mode = False
-
-    def _alarm(self, id: int) -> None:
-        with self._controller.lock:
-            self._controller.core.raise_alarm(int(id))
-
-    def _estop(self, pressed: bool = True) -> None:
-        with self._controller.lock:
-            self._controller.core.emergency_stop(pressed=bool(pressed), alarm=Alarm.ESTOP_BUTTON)
-
-    def _push(self, force_n: list[float], duration_s: float = 0.2) -> None:
-        if not math.isfinite(duration_s) or not 0.0 < duration_s <= 10.0:
-            raise TwinControlError(f"duration_s: expected more than 0 and at most 10 s, got {duration_s}")
-        self._loop.call(lambda: self._sim.apply_external_force(np.array(force_n), duration_s=duration_s))

@@ -143,6 +143,7 @@ class PhysicsLoop:
             joint_speed_rad_s=plant.joint_speed_rad_s,
             joint_torque_nm=plant.joint_torque_nm,
             contact_force_n=plant.contact_force_n,
+            external_torque_nm=plant.external_torque_nm,
         )
 
     def _do_calls(self) -> None:

@@ -23,6 +23,11 @@ class Plant(Protocol):
     def joint_torque_nm(self) -> np.ndarray: ...
 
     @property
+    def external_torque_nm(self) -> np.ndarray:
+        """What everything outside that touches the arm does to its joints."""
+        ...
+
+    @property
     def contact_force_n(self) -> float:
         """Force of everything outside that touches the arm or the gripper; what the jaws squeeze cancels out."""
         ...

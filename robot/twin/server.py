@@ -30,9 +30,11 @@ from robot.runtime import resolve_device, runtime_dir
 from robot.twin.control import HOST
 from robot.twin.control_server import ControlServer
 from robot.twin.controller import Controller
-from robot.twin.controller_core import ControllerOptions
+from robot.twin.controller_alarm_page import open_alarm_page
 from robot.twin.controller_flange import Flange
 from robot.twin.controller_server import ControllerServer, PortInUseError
+from robot.twin.controller_settings import ControllerOptions
+from robot.twin.faults import parse_words
 from robot.twin.gripper_registers import GripperRegisters
 from robot.twin.gripper_slave import GripperSlave
 from robot.twin.operations import Operations, TaskWatch
@@ -41,7 +43,7 @@ from robot.twin.physics_loop import PhysicsLoop
 from robot.twin.priority import prefer_this_thread
 from robot.twin.rings import (
     SCENE_SLOTS,
-    CameraFault,
+    CameraTrouble,
     camera_ring_name,
     pack,
     scene_record_dtype,
@@ -49,6 +51,7 @@ from robot.twin.rings import (
     simulated_cameras,
 )
 from robot.twin.sim import ArmStart, TwinSim
+from robot.twin.switchboard import Switchboard
 from robot.twin.variation import VariationRange
 
 _STATUS_PERIOD_S = 0.5
@@ -61,7 +64,11 @@ class TwinError(RuntimeError):
 
 @dataclass(frozen=True)
 class TwinArguments:
-    """The digital twin of a rig: a simulated arm, gripper and cameras behind the rig's own wires."""
+    """The digital twin of a rig: a simulated arm, gripper and cameras behind the rig's own wires.
+
+    While it runs: `launch/twin faults` lists what can be broken, `launch/twin fault NAME [argument=value ...]` breaks
+    it, `launch/twin fault mend` mends everything.
+    """
 
     rig: str = "twin"
     """Name of a rig in configs/rigs, or a path to a YAML file."""
@@ -75,6 +82,12 @@ class TwinArguments:
     """Draw the cameras (--no-cameras: only the arm and the gripper)."""
     tcp_mode: bool = True
     """Start in TCP mode (--no-tcp-mode: as a fresh controller, which wants RequestControl first)."""
+    boot_seconds: float = 0.2
+    """How long the controller initialises after it was switched on (a real one: up to a minute)."""
+    enable_seconds: float = 0.2
+    """How long EnableRobot takes; PowerOn takes the rig's twin.power_on_s."""
+    fault: tuple[str, ...] = ()
+    """Start with these faults, each in quotes with its arguments: --fault gripper_silent "alarm id=50"."""
     headless: bool = False
     """No live status line: for scripts and logs."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -93,7 +106,7 @@ class Twin:
             raise TwinError(f"rig {rig.name} has no 'twin' section, so nothing can stand in for it: use --rig twin")
         self.rig = rig
         self._stop = stop
-        self._camera_faults = dict.fromkeys(CameraName, CameraFault.NONE)
+        self._camera_troubles = dict.fromkeys(CameraName, CameraTrouble())
         self._camera_process: Child | None = None
         self._camera_readers: dict[CameraName, RingReader] = {}
         self._parts = contextlib.ExitStack()
@@ -105,13 +118,18 @@ class Twin:
 
     def _start(self, config: TwinConfig, *, rig_argument: str, arguments: TwinArguments) -> None:
         rig = self.rig
+        faults = [parse_words(words.split()) for words in arguments.fault]
         control = ControlServer(config.control_port)
         self._parts.callback(control.close)
         start = ArmStart(joints_rad=rig.start.joints_rad, opening_m=(1.0 - rig.start.gripper) * GRIPPER_STROKE_M)
         registers = GripperRegisters(slave_id=rig.gripper.slave_id, opening_m=start.opening_m)
         self.controller = Controller(
             ControllerOptions(
-                power_on_s=config.power_on_s, tcp_mode=arguments.tcp_mode, robot_type=rig.arm.robot_types[0]
+                boot_s=arguments.boot_seconds,
+                power_on_s=config.power_on_s,
+                enable_s=arguments.enable_seconds,
+                tcp_mode=arguments.tcp_mode,
+                robot_type=rig.arm.robot_types[0],
             ),
             joints_rad=np.array(start.joints_rad),
             flange=Flange(registers),
@@ -125,6 +143,9 @@ class Twin:
             reply_latency_s=config.reply_latency_s,
         )
         self._parts.callback(self.wires.close)
+        self.alarm_page = open_alarm_page(self.controller, host=rig.arm.host, port=rig.arm.alarm_port)
+        if self.alarm_page is not None:
+            self._parts.callback(self.alarm_page.close)
         self.gripper = GripperSlave(registers, link=Path(resolve_device(rig.name, rig.gripper.port)))
         self._parts.callback(self.gripper.close)
         self.sim = TwinSim()
@@ -142,6 +163,18 @@ class Twin:
         self.loop.start()
         if arguments.cameras and simulated_cameras(rig):
             self._start_cameras(rig_argument)
+        switchboard = Switchboard(
+            rig,
+            sim=self.sim,
+            loop=self.loop,
+            controller=self.controller,
+            wires=self.wires,
+            gripper=self.gripper,
+            cameras=self._camera_troubles,
+        )
+        self._parts.callback(switchboard.mend)
+        for row, given in faults:
+            switchboard.apply(row.fault.value, given)
         operations = Operations(
             rig,
             sim=self.sim,
@@ -150,7 +183,7 @@ class Twin:
             wires=self.wires,
             gripper=self.gripper,
             watch=self._watch,
-            camera_faults=self._camera_faults,
+            switchboard=switchboard,
             is_ready=self.is_ready,
             stop=self._stop,
         )
@@ -174,9 +207,9 @@ class Twin:
 
     def _hand_out(self, packet: bytes, now_ns: int) -> None:
         """In the physics thread, after each slice."""
-        self.wires.publish(packet)
+        self.wires.feedback.publish(packet)
         self._scenes.write(
-            pack(self.sim.scene_state(), faults=self._camera_faults, dtype=self._scene_dtype), capture_ns=now_ns
+            pack(self.sim.scene_state(), troubles=self._camera_troubles, dtype=self._scene_dtype), capture_ns=now_ns
         )
         self._watch.look()
 
@@ -223,7 +256,7 @@ class Twin:
         self.close()
 
 
-def wires_table(rig: RigConfig) -> Table:
+def wires_table(rig: RigConfig, *, has_alarm_page: bool) -> Table:
     """What listens where, for people."""
     table = Table(title=f"Twin of rig '{rig.name}'", title_justify="left")
     for heading in ("wire", "where", "speaks"):
@@ -232,6 +265,11 @@ def wires_table(rig: RigConfig) -> Table:
     table.add_row("controller", f"{arm.host}:{arm.dashboard_port}", "Dobot V4 requests, one client")
     table.add_row("feedback", f"{arm.host}:{arm.feedback_port}", "1440-byte packets, 8 ms")
     table.add_row("feedback", f"{arm.host}:{arm.slow_feedback_port}", "1440-byte packets, 200 ms")
+    table.add_row(
+        "alarm texts",
+        f"{arm.host}:{arm.alarm_port}",
+        "HTTP, /protocol/getAlarm" if has_alarm_page else "nothing: another program has that port",
+    )
     table.add_row("gripper", resolve_device(rig.name, rig.gripper.port), "AG-95, Modbus-RTU 115200 8N1")
     for camera, config in simulated_cameras(rig).items():
         size = f"{config.width}x{config.height} at {config.fps} fps"
@@ -261,7 +299,7 @@ def run(arguments: TwinArguments, *, console: Console) -> None:
         Twin(rig, rig_argument=arguments.rig, arguments=arguments, stop=stop) as twin,
     ):
         prefer_this_thread()
-        console.print(wires_table(rig))
+        console.print(wires_table(rig, has_alarm_page=twin.alarm_page is not None))
         live = contextlib.nullcontext() if arguments.headless else Live(console=console, auto_refresh=False)
         with live as shown:
             while not stop.wait(_STATUS_PERIOD_S):

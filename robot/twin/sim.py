@@ -252,6 +252,13 @@ class TwinSim:
         return self._current().qfrc_actuator[self.scene.joint_dof].copy()
 
     @property
+    def external_torque_nm(self) -> np.ndarray:
+        """What contacts and `apply_external_force` do to the joints, as torques about their axes."""
+        view = self._current()
+        motors = view.qfrc_passive - view.qfrc_bias + view.qfrc_applied + view.qfrc_actuator
+        return (view.qfrc_constraint + view.qfrc_smooth - motors)[self.scene.joint_dof]
+
+    @property
     def flange_pose(self) -> np.ndarray:
         """Pose (4, 4) of the flange in the base frame."""
         view = self._current()

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ class FrameSource:
         self._half_turn = half_turn
         self._videos = VideoPool()
         self._cached: dict[str, np.ndarray] = {}
+        self._cache_files: dict[str, Path] = {}
 
     def frames(self, camera: str, episode: EpisodeInfo, indices: Sequence[int]) -> list[np.ndarray]:
         """Pictures (S, S, 3) uint8 RGB of these frames of an episode. Raises `DatasetError` for one that can't be
@@ -61,6 +63,15 @@ class FrameSource:
         if mapped.shape != shape:
             raise DatasetError(f"{path}: expected frames {shape}, found {mapped.shape}; remove the file")
         self._cached[camera] = mapped
+        self._cache_files[camera] = path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Other processes map the cache files anew instead of getting copies of their content."""
+        return {**vars(self), "_cached": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cached = {camera: np.load(path, mmap_mode="r") for camera, path in self._cache_files.items()}
 
     def _prepared(self, picture: np.ndarray) -> np.ndarray:
         upright = np.ascontiguousarray(picture[::-1, ::-1]) if self._half_turn else picture

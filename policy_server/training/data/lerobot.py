@@ -42,6 +42,18 @@ class EpisodeInfo:
     videos: dict[str, VideoSpan]
 
 
+@dataclass(frozen=True)
+class TextColumn:
+    """Texts of rows, each different one kept once."""
+
+    codes: np.ndarray
+    texts: tuple[str, ...]
+
+    def at(self, row: int) -> str:
+        """The text of a row."""
+        return self.texts[self.codes[row]]
+
+
 class LeRobotTables:
     """The metadata of a data set, read at once; columns are read when asked for."""
 
@@ -94,14 +106,13 @@ class LeRobotTables:
             )
         return values
 
-    def strings(self, key: str) -> list[str]:
-        """A string feature, one entry for each row."""
+    def strings(self, key: str) -> "TextColumn":
+        """A string feature, one entry for each row; missing ones are empty."""
         self.require(key, kinds=("string",))
-        found: list[str] = []
-        for file in self._data_files:
-            table = pq.read_table(file, columns=[key, "index"]).sort_by("index")
-            found.extend(text or "" for text in table[key].to_pylist())
-        return found
+        pieces = [pq.read_table(file, columns=[key, "index"]).sort_by("index")[key] for file in self._data_files]
+        whole = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], type=pa.string())
+        encoded = pc.fill_null(whole, "").combine_chunks().dictionary_encode()
+        return TextColumn(encoded.indices.to_numpy(), tuple(encoded.dictionary.to_pylist()))
 
     def encoded_images(self, key: str, *, row: int) -> bytes:
         """One picture of an ``image`` feature as it is stored in the table (PNG or JPEG)."""

@@ -1,6 +1,7 @@
 """The fake controller as a fixture."""
 
 import importlib.util
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,3 +39,10 @@ def make_controller() -> Iterator[Callable[[], Any]]:
 @pytest.fixture
 def controller(make_controller: Callable[[], Any]) -> Any:
     return make_controller()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

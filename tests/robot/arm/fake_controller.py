@@ -41,6 +41,24 @@ class Faults:
     feedback_paused: bool = False
     clock_stopped: bool = False
     garbage: bytes = b""
+    without_ids: bool = False
+    v3: bool = False
+    drop_on_tool_power: bool = False
+    access_s: float = 0.0
+    stall_s: float = 0.0
+    deaf_slave: bool = False
+
+
+@dataclass
+class Flange:
+    """The tool flange: one slave behind one gateway, and the masters that exist."""
+
+    gateway: str = "127.0.0.1"
+    slave_id: int = 1
+    takes_blocks: bool = True
+    registers: dict[int, int] = field(default_factory=lambda: {0x200: 1, 0x201: 1, 0x202: 1000})
+    masters: dict[int, tuple[str, int]] = field(default_factory=dict)
+    accesses: list[int] = field(default_factory=list)
 
 
 class FakeController:
@@ -48,6 +66,8 @@ class FakeController:
 
     def __init__(self, *, period_s: float = 0.008) -> None:
         self.faults = Faults()
+        self.flange = Flange()
+        self.answers: dict[str, str] = {}
         self.mode = int(RobotMode.POWEROFF)
         self.error = False
         self.collision = False
@@ -154,7 +174,11 @@ class FakeController:
         code = self.faults.reply_codes.get(name, 0)
         if name == "ServoJ" and self.mode in (RobotMode.ERROR, RobotMode.COLLISION):
             code = -2
+        if self.faults.v3 and name in ("GetCurrentCommandID", "RequestControl"):
+            code = -10000
         values = "" if code else self._execute(name, rest.rstrip(")"))
+        if isinstance(values, int):
+            code, values = values, ""
         if self.faults.drop_replies.get(name, 0) > 0:
             self.faults.drop_replies[name] -= 1
             return
@@ -166,8 +190,16 @@ class FakeController:
         else:
             self._send(reply)
 
-    def _execute(self, name: str, parameters: str) -> str:
+    def _execute(self, name: str, parameters: str) -> str | int:
+        if name in self.answers:
+            return self.answers[name]
+        if name in ("ModbusCreate", "ModbusClose", "GetHoldRegs", "SetHoldRegs", "SetToolPower"):
+            return -4 if self.mode == RobotMode.POWEROFF else self._use_flange(name, parameters)
         match name:
+            case "GetCurrentCommandID":
+                return "0"
+            case "MovJ" | "User" | "Tool" | "SetPayload" | "SetCollisionLevel":
+                return "" if self.faults.without_ids else str(len(self.requests))
             case "RobotMode":
                 return str(self.mode)
             case "PowerOn":
@@ -186,6 +218,37 @@ class FakeController:
                 self.joints_deg = [float(part) for part in parameters.split(",")[:6]]
                 return str(len(self.requests))
         return ""
+
+    def _use_flange(self, name: str, parameters: str) -> str | int:
+        flange, parts = self.flange, parameters.replace('"', "").split(",")
+        if name == "SetToolPower":
+            if self.faults.drop_on_tool_power:
+                self.drop("dashboard")
+            return ""
+        if name == "ModbusCreate":
+            free = [index for index in range(5) if index not in flange.masters]
+            if free:
+                flange.masters[free[0]] = (parts[0], int(parts[2]))
+            return str(free[0]) if free else -1
+        master = int(parts[0])
+        if name == "ModbusClose":
+            return -1 if flange.masters.pop(master, None) is None else ""
+        flange.accesses.append(time.monotonic_ns())
+        address, count = int(parts[1]), int(parts[2])
+        unreachable = flange.masters.get(master) != (flange.gateway, flange.slave_id) or self.faults.deaf_slave
+        if unreachable or (count > 1 and not flange.takes_blocks):
+            time.sleep(self.faults.stall_s)
+            return -1
+        time.sleep(self.faults.access_s)
+        if name == "SetHoldRegs":
+            value = int(parts[3].strip("{}"))
+            flange.registers[address] = value
+            if address == 0x103:
+                flange.registers[0x202] = value
+            if address == 0x100:
+                flange.registers[0x200] = 1
+            return ""
+        return ",".join(str(flange.registers.get(address + offset, 0)) for offset in range(count))
 
     def _send(self, reply: bytes) -> None:
         client = self._clients["dashboard"]

@@ -1,6 +1,5 @@
 """The dashboard client against a controller that splits, delays, drops and refuses."""
 
-import socket
 import threading
 import time
 from math import radians
@@ -237,9 +236,3 @@ def test_closing_wakes_whoever_waits(controller, client):
     client.close()
     waiting.join(2.0)
     assert len(errors) == 1
-
-
-@pytest.fixture
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]

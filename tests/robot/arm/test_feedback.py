@@ -1,5 +1,7 @@
 """The feedback reader: alignment, draining, staleness, units."""
 
+import socket
+import threading
 import time
 from itertools import pairwise
 from math import radians
@@ -116,3 +118,57 @@ def test_a_connection_that_the_controller_resets_comes_back(controller):
         reader.wait(timeout_s=2.0)
         controller.drop("feedback")
         assert eventually(lambda: reader.statistics.reconnects == 1 and not reader.stale)
+
+
+def test_after_a_stall_nothing_old_is_handed_out_although_it_arrives_in_instalments():
+    stalled, resume = threading.Event(), threading.Event()
+    seen = []
+
+    def stall_on_the_first(feedback):
+        seen.append(feedback.controller_time_ms)
+        if len(seen) == 1:
+            stalled.set()
+            resume.wait(5.0)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with FeedbackReader("127.0.0.1", port=listener.getsockname()[1]) as reader:
+            reader.subscribe(stall_on_the_first)
+            sender, _ = listener.accept()
+            with sender:
+                sender.sendall(packet(1))
+                assert stalled.wait(5.0)
+                backlog = threading.Thread(
+                    target=lambda: sender.sendall(b"".join(packet(number) for number in range(2, 2001)))
+                )
+                backlog.start()  # more than both ends' buffers hold: the rest comes while the reader empties its own
+                time.sleep(0.1)
+                resume.set()
+                backlog.join(5.0)
+                assert eventually(lambda: len(seen) == 2)
+                time.sleep(0.05)
+    assert seen == [1, 2000]
+
+
+def test_a_packet_that_the_sender_kept_back_during_a_stall_is_not_taken_for_the_present():
+    """Time stamps here are this machine's milliseconds, so the delay of a fresh packet is about nothing."""
+    seen = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with FeedbackReader("127.0.0.1", port=listener.getsockname()[1]) as reader:
+            reader.subscribe(lambda feedback: seen.append(feedback.controller_time_ms))
+            sender, _ = listener.accept()
+            with sender:
+                begin_ms = time.monotonic_ns() // 1_000_000
+                sender.sendall(packet(begin_ms))
+                assert eventually(lambda: len(seen) == 1)
+                sender.sendall(b"".join(packet(begin_ms - 900 + number) for number in range(100)))
+                time.sleep(0.1)
+                sender.sendall(packet(begin_ms - 700))
+                time.sleep(0.05)
+                fresh_ms = time.monotonic_ns() // 1_000_000
+                sender.sendall(packet(fresh_ms))
+                assert eventually(lambda: len(seen) == 2)
+                assert seen == [begin_ms, fresh_ms]
+                time.sleep(0.05)
+                sender.sendall(b"".join(packet(5 + number) for number in range(100)))  # the clock was set back
+                assert eventually(lambda: sender.sendall(packet(200)) or len(seen) == 3)
+                assert seen[-1] == 200

@@ -1,7 +1,11 @@
-"""A rig of its own for each test, and a stand-in for the twin's renderer."""
+"""A rig of its own for each test, a stand-in for the twin's renderer, and two ZEDs that fail on command."""
 
+import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,3 +77,69 @@ def make_renderer(rig: RigConfig) -> Iterator[Callable[..., FakeRenderer]]:
     yield make
     for fake in made:
         fake.ring.unlink()
+
+
+FAKE_PYZED = Path(__file__).parent / "fake_pyzed"
+
+
+class FakeZeds:
+    """A ZED 2i and a ZED Mini on the bus, seen through the fake ``pyzed.sl``, which lists the faults there are."""
+
+    ZED_2I, ZED_MINI = 30000001, 10000001
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.environment = {
+            "FAKE_ZED_DIR": str(folder),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(FAKE_PYZED), os.environ.get("PYTHONPATH")))),
+        }
+        self._write({"cameras": {str(self.ZED_2I): {"model": "ZED2i"}, str(self.ZED_MINI): {"model": "ZED_M"}}})
+
+    def set(self, serial: int, **faults: Any) -> None:
+        """Set faults of one camera; None takes one back."""
+        world = json.loads((self._folder / "world.json").read_text())
+        camera = {**world["cameras"][str(serial)], **faults}
+        world["cameras"][str(serial)] = {key: value for key, value in camera.items() if value is not None}
+        self._write(world)
+
+    def journal(self) -> list[str]:
+        """What the SDK was asked to do, in order."""
+        path = self._folder / "journal.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def _write(self, world: dict[str, Any]) -> None:
+        draft = self._folder / "world.new"
+        draft.write_text(json.dumps(world))
+        draft.replace(self._folder / "world.json")
+
+
+@pytest.fixture
+def zeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeZeds]:
+    """The fake SDK, importable in this process and, with ``zeds.environment``, in others."""
+    folder = tmp_path / "zeds"
+    folder.mkdir()
+    fake = FakeZeds(folder)
+    monkeypatch.setenv("FAKE_ZED_DIR", str(folder))
+    monkeypatch.syspath_prepend(str(FAKE_PYZED))
+    yield fake
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyzed"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def zed_rig_path(rig_path: Path) -> Path:
+    """The lab's cameras: a ZED 2i outside and a ZED Mini at the wrist, in their smallest mode, settings locked."""
+    content = yaml.safe_load(rig_path.read_text())
+    for name, serial in (("exterior", FakeZeds.ZED_2I), ("wrist", FakeZeds.ZED_MINI)):
+        content["cameras"][name].update(
+            backend="zed",
+            serial=serial,
+            width=672,
+            height=376,
+            fps=30,
+            exposure_percent=50,
+            gain_percent=20,
+            white_balance_k=4200,
+        )
+    rig_path.write_text(yaml.safe_dump(content))
+    return rig_path

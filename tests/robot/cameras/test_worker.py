@@ -112,7 +112,7 @@ def test_a_twin_that_was_started_again_is_followed(rig: RigConfig, make_renderer
 
 
 class HangingCamera:
-    """A driver whose second grab never comes back, as a ZED does when its cable is pulled."""
+    """A driver whose grab never comes back, as a ZED's when its cable is pulled."""
 
     sensor_noise = True
 
@@ -120,6 +120,9 @@ class HangingCamera:
         config = rig.cameras["exterior"]
         optics = Intrinsics(1.0, 1.0, 1.0, 1.0, config.width, config.height)
         self.info = CameraInfo("exterior", "fake", config.serial, float(config.fps), optics)
+
+    def recover(self) -> None:
+        return
 
     def open(self) -> CameraInfo:
         return self.info
@@ -148,22 +151,13 @@ def test_a_driver_that_hangs_ends_the_process_so_that_it_can_be_started_again(ri
     assert done.returncode == EXIT_HUNG
 
 
-@pytest.mark.parametrize("backend", ["uvc", "replay"])
-def test_backends_that_do_not_exist_yet_are_refused_by_name(rig_path: Path, backend: str) -> None:
-    content = yaml.safe_load(rig_path.read_text())
-    content["cameras"]["wrist"]["backend"] = backend
-    rig_path.write_text(yaml.safe_dump(content))
-    with pytest.raises(BackendUnavailableError, match=f"backend '{backend}' is not supported yet"):
-        make_backend("wrist", rig=load_rig(rig_path))
-
-
 def test_a_zed_without_its_sdk_says_how_to_get_it(rig_path: Path) -> None:
     if _has_pyzed():
         pytest.skip("the ZED SDK is installed here")
     content = yaml.safe_load(rig_path.read_text())
     content["cameras"]["wrist"]["backend"] = "zed"
     rig_path.write_text(yaml.safe_dump(content))
-    with pytest.raises(BackendUnavailableError, match=r"Install the ZED SDK .*get_python_api\.py"):
+    with pytest.raises(BackendUnavailableError, match=r"install the SDK .*get_python_api\.py"):
         make_backend("wrist", rig=load_rig(rig_path)).open()
 
 

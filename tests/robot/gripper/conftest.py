@@ -33,3 +33,16 @@ def make_gripper() -> Iterator[Callable[..., Any]]:
     yield make
     for gripper in made:
         gripper.close()
+
+
+@pytest.fixture
+def make_controller() -> Iterator[Callable[[], Any]]:
+    made: list[Any] = []
+
+    def make() -> Any:
+        made.append(_load(Path(__file__).parent.parent / "arm" / "fake_controller.py").FakeController())
+        return made[-1]
+
+    yield make
+    for controller in made:
+        controller.close()

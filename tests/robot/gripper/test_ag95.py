@@ -2,18 +2,24 @@
 
 import os
 import time
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot.gripper.ag95 import Ag95, GripperScale, force_percent
+from robot.gripper.ag95 import Ag95, GripperScale, WhenHolding, force_percent
 from robot.gripper.errors import (
+    GripperHoldingError,
     GripperInitialisationError,
     GripperPortError,
     GripperRefusedError,
     GripperSilentError,
+    GripperSlaveIdError,
+    GripperTimeoutError,
+    GripperVariantError,
 )
+from robot.gripper.link import ModbusLink, is_can_box
 from robot.gripper.modbus import GripState, Register
 from robot.state import GripperStatus
 
@@ -30,8 +36,12 @@ def eventually(condition, timeout_s=4.0):
 
 
 def driver(fake, **options):
-    settings = {"baudrate": 115200, "slave_id": 1, "scale": SCALE, "force_n": 60, "poll_rate_hz": 50}
-    return Ag95(fake.port, **(settings | options))
+    return on_port(fake.port, **options)
+
+
+def on_port(port, **options):
+    settings = {"scale": SCALE, "force_n": 60, "poll_rate_hz": 50}
+    return Ag95(partial(ModbusLink, port, baudrate=115200, slave_id=1), **(settings | options))
 
 
 def written(fake, register):
@@ -157,9 +167,83 @@ def test_a_gripper_that_is_silent_from_the_start_is_one_clear_error(make_gripper
         driver(fake)
 
 
-def test_the_wrong_slave_id_is_silence(make_gripper):
-    with pytest.raises(GripperSilentError, match=r"gripper\.slave_id"):
-        driver(make_gripper(slave_id=2))
+def test_a_wrong_slave_id_is_named(make_gripper):
+    with pytest.raises(GripperSlaveIdError, match=r"gripper\.slave_id: 7"):
+        driver(make_gripper(slave_id=7))
+
+
+def test_the_can_box_is_named_by_its_device(make_gripper, tmp_path, monkeypatch):
+    fake = make_gripper()
+    fake.faults.silent = True
+    assert not is_can_box(fake.port)
+    (tmp_path / "ttyACM0").touch()
+    (tmp_path / "gripper").symlink_to(tmp_path / "ttyACM0")
+    assert is_can_box(str(tmp_path / "gripper"))
+    monkeypatch.setattr("robot.gripper.link.is_can_box", lambda port: True)
+    with pytest.raises(GripperVariantError, match="CAN box"):
+        driver(fake)
+
+
+def test_jaws_that_may_hold_something_are_not_initialised_unasked(make_gripper):
+    fake = make_gripper()
+    fake.registers[Register.POSITION_PERMILLE] = 400
+    with driver(fake) as gripper:
+        assert gripper.state.may_hold
+        with pytest.raises(GripperHoldingError, match="confirm that it may fall"):
+            gripper.initialise()
+        assert written(fake, Register.INITIALISE) == []
+        gripper.initialise(drop_allowed=True)
+        assert written(fake, Register.INITIALISE) == [1]
+        assert not gripper.state.may_hold
+
+
+@pytest.mark.parametrize(("choice", "goes_on"), [(WhenHolding.REFUSE, False), (WhenHolding.ALLOW, True)])
+def test_the_rig_may_refuse_or_allow_it_for_good(make_gripper, choice, goes_on):
+    fake = make_gripper()
+    fake.registers[Register.GRIP_STATE] = int(GripState.CAUGHT)
+    with driver(fake, when_holding=choice) as gripper:
+        if goes_on:
+            gripper.initialise()
+        else:
+            with pytest.raises(GripperHoldingError, match="take it out"):
+                gripper.initialise(drop_allowed=True)
+    assert bool(written(fake, Register.INITIALISE)) is goes_on
+
+
+def test_waiting_does_not_believe_the_end_of_the_motion_before(make_gripper):
+    fake = make_gripper(initialised=True)
+    fake.registers[Register.GRIP_STATE] = int(GripState.CAUGHT)
+    with driver(fake) as gripper:
+        assert eventually(lambda: gripper.state.status is GripperStatus.CAUGHT)
+        fake.registers[Register.GRIP_STATE] = int(GripState.MOVING)
+        gripper.set_target(1.0)
+        with pytest.raises(GripperTimeoutError, match="MOVING"):
+            gripper.wait(timeout_s=0.3)
+        fake.registers[Register.GRIP_STATE] = int(GripState.REACHED)
+        settled = gripper.wait(timeout_s=3.0)
+        assert (settled.status, settled.target) == (GripperStatus.REACHED, 1.0)
+
+
+def test_waiting_for_a_silent_gripper_ends_in_its_error(make_gripper):
+    fake = make_gripper(initialised=True)
+    with driver(fake) as gripper:
+        fake.faults.silent = True
+        with pytest.raises(GripperSilentError, match="fell silent"):
+            gripper.wait(timeout_s=0.01) if eventually(lambda: gripper.state.status is GripperStatus.UNKNOWN) else None
+
+
+def test_a_steady_stream_of_targets_does_not_stop_the_polls(make_gripper):
+    fake = make_gripper(initialised=True)
+    seen = []
+    with driver(fake) as gripper:
+        gripper.subscribe(seen.append)
+        deadline = time.monotonic() + 0.6
+        step = 0
+        while time.monotonic() < deadline:
+            step += 1
+            gripper.set_target(step % 100 / 100)
+            time.sleep(0.001)
+    assert len(seen) > 5
 
 
 def test_a_refused_request_is_named(make_gripper):
@@ -171,7 +255,7 @@ def test_a_refused_request_is_named(make_gripper):
 
 def test_an_absent_port_is_one_clear_error(tmp_path):
     with pytest.raises(GripperPortError, match=r"gripper\.port"):
-        Ag95(str(tmp_path / "none"), baudrate=115200, slave_id=1, scale=SCALE, force_n=60, poll_rate_hz=30)
+        on_port(str(tmp_path / "none"))
 
 
 def test_a_line_that_is_unplugged_is_unknown_and_closing_still_works(make_gripper):

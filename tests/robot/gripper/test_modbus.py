@@ -1,11 +1,15 @@
 """Modbus-RTU frames, against the vendor's examples."""
 
 import contextlib
+import os
+import tty
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robot.gripper.errors import GripperError
+from robot.gripper.link import ModbusLink
 from robot.gripper.modbus import (
     ModbusExceptionReply,
     ModbusFrameError,
@@ -66,3 +70,22 @@ def test_a_write_must_be_echoed_exactly() -> None:
     parse_write_reply(request, request=request)
     with pytest.raises(ModbusFrameError, match="expected the echo"):
         parse_write_reply(write_request(1, address=Register.TARGET_PERMILLE, value=501), request=request)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_a_line_full_of_noise_ends_in_a_named_error_and_reads_no_more_than_an_answer(data: bytes) -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    link = ModbusLink(os.ttyname(slave), baudrate=115200, slave_id=1)
+    link._serial.timeout = 0.002
+    try:
+        os.write(master, data)
+        frame = link._transact(read_request(1, address=Register.INIT_STATE), reply_bytes=7)
+        assert len(frame) <= 7
+        with contextlib.suppress(GripperError):
+            assert 0 <= link.read(Register.INIT_STATE) <= 0xFFFF
+    finally:
+        link.close()
+        os.close(master)
+        os.close(slave)

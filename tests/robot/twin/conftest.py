@@ -20,10 +20,10 @@ from robot.motion.nova5 import GRIPPER_FULL_STROKE_S, GRIPPER_STROKE_M
 from robot.runtime import ring_name
 from robot.twin.control import TwinControl
 from robot.twin.controller import Controller
-from robot.twin.controller_core import ControllerOptions
 from robot.twin.controller_feedback import Measurement
 from robot.twin.controller_flange import Flange
 from robot.twin.controller_grammar import RequestBuffer
+from robot.twin.controller_settings import ControllerOptions
 from robot.twin.gripper_registers import GripperRegisters
 from robot.twin.plant import PHYSICS_STEP_S, SLICE_S
 from robot.twin.render import SceneRenderer
@@ -62,6 +62,7 @@ class TrivialPlant:
         self.joint_speed_rad_s = np.zeros(6)
         self.joint_torque_nm = np.zeros(6)
         self.contact_force_n = 0.0
+        self.external_torque_nm = np.zeros(6)
         self.gripper_opening_m = GRIPPER_STROKE_M
         self.object_width_m = 0.0
         self._target_m = GRIPPER_STROKE_M
@@ -144,9 +145,10 @@ def free_ports_fixture() -> Callable[[int], list[int]]:
 def write_rig(folder: Path) -> Path:
     """A copy of the twin's rig with ports and a name of its own."""
     content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
-    dashboard, feedback, slow, control = free_ports(4)
+    dashboard, feedback, slow, control, alarms = free_ports(5)
     content["name"] = f"twin-test-{os.getpid()}"
     content["arm"] |= {"dashboard_port": dashboard, "feedback_port": feedback, "slow_feedback_port": slow}
+    content["arm"]["alarm_port"] = alarms
     content["twin"] |= {"control_port": control, "power_on_s": 0.1}
     path = folder / "rig.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robot.cameras.frame import CameraInfo, frame_from_sample
-from robot.ring import RingReader, Sample
+from robot.ring import RingError, RingReader, Sample
 from robot.runtime import ring_name
 from robot.twin.control import TwinControl, TwinFault
 
@@ -107,15 +107,78 @@ def test_a_frozen_camera_repeats_its_picture(control: TwinControl, reader: RingR
         control.fault(TwinFault.CAMERA_FREEZE, camera=camera, on=False)
 
 
-def test_a_stopped_camera_delivers_nothing_and_comes_back_with_a_gap(
-    control: TwinControl, reader: RingReader, camera: str
+@pytest.fixture
+def mended(control: TwinControl) -> Iterator[TwinControl]:
+    """The control of a twin that is mended afterwards, with both cameras back."""
+    yield control
+    control.mend()
+
+
+def attached(twin, camera: str, timeout_s: float = 10.0) -> RingReader:
+    """A reader of a camera whose device is there and delivers."""
+    return RingReader.wait(ring_name(twin.rig.name, f"twin.camera.{camera}"), timeout_s=timeout_s, with_sample=True)
+
+
+def test_an_unplugged_camera_is_gone_and_the_other_goes_on(
+    twin, mended: TwinControl, reader: RingReader, camera: str
 ) -> None:
-    control.fault(TwinFault.CAMERA_STOP, camera=camera)
-    time.sleep(0.3)
-    last = reader.latest()
-    assert last is not None
-    time.sleep(0.3)
-    assert reader.newest_seq == last.seq
-    control.fault(TwinFault.CAMERA_STOP, camera=camera, on=False)
-    back = next_frame(reader, after_ns=last.capture_ns)
-    assert back.value["device_seq"] > last.value["device_seq"] + 1
+    (other,) = {"exterior", "wrist"} - {camera}
+    mended.fault(TwinFault.CAMERA_UNPLUG, camera=camera)
+    while not reader.closed:
+        time.sleep(0.01)
+    with pytest.raises(RingError):
+        RingReader(ring_name(twin.rig.name, f"twin.camera.{camera}"))
+    with attached(twin, other) as going_on:
+        next_frame(going_on, after_ns=time.monotonic_ns())
+    mended.fault(TwinFault.CAMERA_UNPLUG, camera=camera, on=False)
+    with attached(twin, camera) as back:
+        next_frame(back, after_ns=time.monotonic_ns())
+
+
+def test_black_pictures_are_black(mended: TwinControl, reader: RingReader, camera: str) -> None:
+    mended.fault(TwinFault.CAMERA_BLACK, camera=camera)
+    assert not next_frame(reader, after_ns=time.monotonic_ns() + 200_000_000).value["image"].any()
+
+
+def test_late_pictures_are_late_by_what_was_asked(mended: TwinControl, reader: RingReader, camera: str) -> None:
+    mended.fault(TwinFault.CAMERA_LATE, camera=camera, seconds=0.4)
+    time.sleep(0.5)
+    sample = next_frame(reader, after_ns=time.monotonic_ns() - 400_000_000)
+    assert sample.receive_ns - sample.capture_ns >= 440_000_000
+
+
+def test_automatic_exposure_is_longer_brighter_and_says_so(
+    mended: TwinControl, reader: RingReader, camera: str
+) -> None:
+    before = next_frame(reader, after_ns=time.monotonic_ns())
+    mended.fault(TwinFault.CAMERA_EXPOSURE, camera=camera)
+    after = next_frame(reader, after_ns=time.monotonic_ns() + 200_000_000)
+    assert after.value["exposure_s"] > 2 * before.value["exposure_s"]
+    assert after.value["image"].mean() > 1.1 * before.value["image"].mean()
+
+
+def test_swapped_cameras_show_up_with_each_others_serial_and_picture(twin, mended: TwinControl) -> None:
+    cameras = twin.rig.cameras
+    with attached(twin, "wrist") as wrist:
+        wrist_picture = next_frame(wrist, after_ns=time.monotonic_ns())
+    mended.fault(TwinFault.CAMERA_SWAP)
+    deadline = time.monotonic() + 10
+    while True:
+        with attached(twin, "exterior") as exterior:
+            if exterior.meta["serial"] == cameras["wrist"].serial:
+                assert difference(next_frame(exterior, after_ns=time.monotonic_ns()), wrist_picture) < 5.0
+                return
+        assert time.monotonic() < deadline
+
+
+def test_a_camera_on_a_slow_port_says_its_rate(twin, mended: TwinControl, camera: str) -> None:
+    mended.fault(TwinFault.CAMERA_FPS, camera=camera)
+    deadline = time.monotonic() + 10
+    while True:
+        with attached(twin, camera) as reader:
+            if reader.meta["fps"] == twin.rig.cameras[camera].fps / 2:
+                first = next_frame(reader, after_ns=time.monotonic_ns())
+                second = next_frame(reader, after_ns=first.capture_ns)
+                assert second.capture_ns - first.capture_ns > 1.5e9 / twin.rig.cameras[camera].fps
+                return
+        assert time.monotonic() < deadline

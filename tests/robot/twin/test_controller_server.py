@@ -83,7 +83,7 @@ def test_garbage_does_not_end_the_conversation(server, ports, connect) -> None:
 
 
 def test_replies_in_two_pieces_are_whole(server, ports, connect) -> None:
-    server.split_replies = True
+    server.quirks.split_replies = True
     assert connect(ports[0]).ask("RobotMode()GetErrorID()") == "0,{5},RobotMode();0,{[]},GetErrorID();"
 
 
@@ -107,11 +107,11 @@ def test_outside_tcp_mode_the_text_has_no_semicolon(server, enabled, ports, conn
 
 def test_packets_are_aligned_and_the_slow_port_gets_each_twenty_fifth(server, enabled, ports) -> None:
     with feedback(ports[1]) as fast, feedback(ports[2]) as slow:
-        wait_until(lambda: server.feedback_clients == 2)
+        wait_until(lambda: server.feedback.clients == 2)
         for _ in range(50):
             enabled.run(0.008)
             enabled.packet()
-            server.publish(enabled.controller.packet)
+            server.feedback.publish(enabled.controller.packet)
         times = []
         for _ in range(50):
             packet = decode_feedback(fast.recv(FEEDBACK_BYTES, socket.MSG_WAITALL))
@@ -123,12 +123,12 @@ def test_packets_are_aligned_and_the_slow_port_gets_each_twenty_fifth(server, en
 
 def test_a_reader_that_does_not_read_is_dropped_and_hinders_nobody(server, enabled, ports) -> None:
     with feedback(ports[1]) as lazy, feedback(ports[1]) as diligent:
-        wait_until(lambda: server.feedback_clients == 2)
+        wait_until(lambda: server.feedback.clients == 2)
         enabled.packet()
         packet = enabled.controller.packet
         sent = 0
-        while server.feedback_clients == 2:
-            server.publish(packet)
+        while server.feedback.clients == 2:
+            server.feedback.publish(packet)
             assert decode_feedback(diligent.recv(FEEDBACK_BYTES, socket.MSG_WAITALL))["len"] == FEEDBACK_BYTES
             sent += 1
             assert sent < 20_000

@@ -1,0 +1,68 @@
+"""What a run leaves to look at: one line of JSON a step, and TensorBoard's files where it is installed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Board:
+    """Writes figures and pictures of a run; on other processes than the first it writes nothing."""
+
+    def __init__(self, run: Path, *, first_step: int, active: bool) -> None:
+        """Lines from `first_step` on, which an interrupted run wrote after its last checkpoint, are dropped."""
+        self._active = active
+        self._writer: Any = None
+        if not active:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        path = run / METRICS_FILE
+        kept = []
+        if path.is_file():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) < first_step]
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+        self._file.writelines(line + "\n" for line in kept)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._writer = SummaryWriter(str(run / "board"), purge_step=first_step)
+
+    def figures(self, step: int, values: dict[str, float]) -> None:
+        """Named numbers at a step."""
+        if not self._active:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def pictures(self, step: int, name: str, rows: list[Tensor]) -> None:
+        """A grid of uint8 (B, H, W, 3) pictures, one row each."""
+        if self._active and self._writer is not None:
+            grid = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
+            self._writer.add_image(name, grid.numpy(), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._active:
+            self._file.close()
+            if self._writer is not None:
+                self._writer.close()
+
+
+def read_figures(run: Path) -> list[dict[str, float]]:
+    """All lines of a run's metrics."""
+    return [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; a line that was cut short counts as after everything."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")

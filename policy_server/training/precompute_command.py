@@ -1,0 +1,103 @@
+"""The command behind `launch/precompute`: flow, or latents, of a recipe's data sets ahead of training."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+
+from configs.schema import ConfigError
+from policy_server.motion.estimators import load_estimator
+from policy_server.motion.vae import load_vae
+from policy_server.training.command import guarded
+from policy_server.training.data.lerobot import LeRobotTables
+from policy_server.training.precompute import PrecomputeJob, PrecomputeResult, precompute
+from policy_server.training.progress_bar import count_bar
+from policy_server.training.recipe import Recipe, SourceConfig, load_recipe
+from policy_server.training.setup import policy_dimensions
+
+
+@dataclass(frozen=True)
+class PrecomputeOptions:
+    """Estimate the flow of a recipe's third-person cameras once, into the folders that its sources name.
+
+    The same command again goes on where it was. Several machines share the work with --share 0/4, 1/4, ...
+    """
+
+    recipe: str
+    """Name of a file in configs/training, or path to a YAML file."""
+    set: tuple[str, ...] = ()
+    """Settings to change, as section.key=value; for example data.sources.0.flow=outputs/twin-flow."""
+    share: str = "0/1"
+    """Which part of the episodes: I/N."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    json: Path | None = None
+    """Write the result here."""
+
+
+def precompute_main(arguments: list[str] | None = None) -> int:
+    """`launch/precompute`; the exit code."""
+    options = tyro.cli(PrecomputeOptions, args=arguments, prog="launch/precompute")
+    return guarded(lambda console: run_precompute(options, console=console), options.json)
+
+
+def run_precompute(options: PrecomputeOptions, *, console: Console) -> dict[str, Any]:
+    """Do what the options say; returns the result file's content."""
+    recipe = load_recipe(options.recipe).override(options.set)
+    cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if cuda else "cpu")
+    weights = recipe.motion.estimator_weights
+    estimator = load_estimator(
+        recipe.motion.estimator,
+        weights=Path(weights) if weights else None,
+        updates=recipe.motion.estimator_updates,
+        device=device,
+    )
+    done = []
+    for source in recipe.data.sources:
+        tables = LeRobotTables(Path(source.path))
+        for camera in next(iter(source.cameras.values())):
+            tables.require(camera, kinds=("video", "image"))
+            job = PrecomputeJob(
+                tables=tables,
+                camera=camera,
+                horizon=recipe.data.horizon,
+                size_px=policy_dimensions(recipe).vision.image_size,
+                half_turn=source.half_turn,
+                estimator=estimator,
+                **_destination(recipe, source, device),
+            )
+            with count_bar(console, f"{source.path} {camera}") as report:
+                result = precompute(job, share=_share(options.share), report=report, clock=time.monotonic)
+            console.print(_told(job, result))
+            done.append({"source": source.path, "camera": camera} | vars(result))
+    return {"method": estimator.identity, "sources": done}
+
+
+def _destination(recipe: Recipe, source: SourceConfig, device: torch.device) -> dict[str, Any]:
+    if source.flow is not None:
+        return {"folder": Path(source.flow)}
+    if source.latents is not None and recipe.motion.vae is not None:
+        size = policy_dimensions(recipe).vision.image_size
+        vae = load_vae(Path(recipe.motion.vae), device=device)
+        return {"folder": Path(source.latents), "vae": vae, "encoding": recipe.motion.flow_encoding(size)}
+    raise ConfigError(
+        f"{recipe.name}: no folder to write to: set data.sources.N.flow, or latents together with motion.vae"
+    )
+
+
+def _share(text: str) -> tuple[int, int]:
+    part, slash, whole = text.partition("/")
+    if slash and part.isdigit() and whole.isdigit() and int(part) < int(whole):
+        return int(part), int(whole)
+    raise ConfigError(f"--share {text}: expected I/N with I from 0 to N - 1")
+
+
+def _told(job: PrecomputeJob, result: PrecomputeResult) -> str:
+    if result.episodes == 0:
+        return f"{job.folder}: all {result.already_done} episodes were done before"
+    return f"{job.folder}: {result.episodes} episodes, {result.pairs_per_s:.1f} pairs/s"

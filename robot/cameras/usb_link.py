@@ -1,0 +1,103 @@
+"""Which video device is which ZED, and how fast its USB link is: from sysfs, without a library.
+
+A ZED is two USB devices: one for video, whose descriptor has no serial number, and one for the sensors (HID), whose
+serial number is the camera's. They sit on different buses, so they are matched by model; with two cameras of one model
+plugged in, which is which can't be told this way.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from robot.cameras.backend import CameraAbsentError, WrongCameraError
+
+VENDOR = "2b03"
+HID_OF_VIDEO = {"f880": "f881", "f682": "f681", "f680": "f681", "f780": "f781"}
+"""Product ids: ZED 2i, ZED Mini (new and old), ZED 2."""
+_USABLE_SHARE = 0.8
+"""What is left of a link's raw rate after its coding and protocol."""
+
+
+@dataclass(frozen=True)
+class VideoDevice:
+    """One capture node: its product id, link speed in Mbit/s, and the camera's serial (None when it can't be told)."""
+
+    path: Path
+    product: str
+    speed_mbps: float
+    serial: int | None
+
+
+def list_video_devices(*, sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> list[VideoDevice]:
+    """Every ZED that the kernel has a capture node for."""
+    nodes = []
+    for node in sorted((sysfs / "class" / "video4linux").glob("video*")):
+        # A camera's second node carries metadata only.
+        usb = (node / "device").resolve().parent
+        if _read(usb / "idVendor") == VENDOR and _read(node / "index") in ("", "0"):
+            nodes.append((node, usb, _read(usb / "idProduct")))
+    hids = [
+        (_read(device / "idProduct"), _read(device / "serial"))
+        for device in sorted((sysfs / "bus" / "usb" / "devices").glob("*"))
+        if _read(device / "idVendor") == VENDOR
+    ]
+    found = []
+    for node, usb, product in nodes:
+        serials = [serial for hid, serial in hids if hid == HID_OF_VIDEO.get(product)]
+        twins = sum(HID_OF_VIDEO.get(other) == HID_OF_VIDEO.get(product) for _, _, other in nodes)
+        sure = len(serials) == twins == 1 and serials[0].isdigit()
+        speed = _read(usb / "speed")
+        found.append(
+            VideoDevice(
+                path=dev / node.name,
+                product=product,
+                speed_mbps=float(speed) if speed.replace(".", "", 1).isdigit() else 0.0,
+                serial=int(serials[0]) if sure else None,
+            )
+        )
+    return found
+
+
+def choose_device(devices: list[VideoDevice], *, name: str, serial: int, source: Path | None) -> VideoDevice:
+    """The device of ``source`` (a node or a link to one), or else the one with ``serial``.
+
+    Raises `CameraAbsentError` if it is not there and `WrongCameraError` if it is known to be another camera.
+    """
+    connected = ", ".join(f"{device.path} (serial {device.serial or 'unknown'})" for device in devices) or "none"
+    if source is None:
+        chosen = next((device for device in devices if device.serial == serial), None)
+        if chosen is None:
+            raise CameraAbsentError(
+                f"camera {name}: expected a ZED with serial {serial}, connected: {connected}. Plug it in; if its "
+                "serial is unknown because there are two of a model, name its device as 'source' in the rig's file "
+                "(a link in /dev/v4l/by-path)."
+            )
+        return chosen
+    chosen = next((device for device in devices if device.path.resolve() == source.resolve()), None)
+    if chosen is None:
+        raise CameraAbsentError(
+            f"camera {name}: expected a ZED at {source}, connected: {connected}. Plug it in, or correct 'source' in "
+            "the rig's file."
+        )
+    if chosen.serial not in (None, serial):
+        raise WrongCameraError(
+            f"camera {name}: expected serial {serial} at {source}, found serial {chosen.serial}. Swap the cables or "
+            "the serials in the rig's file."
+        )
+    return chosen
+
+
+def check_link(device: VideoDevice, *, name: str, bytes_per_s: float) -> None:
+    """Raise `WrongCameraError` unless the link carries ``bytes_per_s``."""
+    usable = device.speed_mbps * 1e6 / 8 * _USABLE_SHARE
+    if usable < bytes_per_s:
+        raise WrongCameraError(
+            f"camera {name}: expected a USB link for {bytes_per_s / 1e6:.0f} MB/s, {device.path} has one of "
+            f"{device.speed_mbps:g} Mbit/s. Use a USB 3 port (5000 Mbit/s) and cable without a hub, or a smaller mode."
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
