@@ -62,14 +62,17 @@ def machine() -> dict[str, Any]:
 
 def bench_table(name: str, rows: Sequence[BenchRow]) -> Table:
     """The table that ``launch/bench`` prints."""
+    with_peers = any(row.peer is not None for row in rows)
     table = Table(title=f"bench {name}")
-    for column in ("metric", "value", "unit", "goal", "holds", "peer", "ratio"):
+    for column in ("metric", "value", "unit", "goal", "holds", *(("peer", "ratio") if with_peers else ())):
         table.add_column(column, justify="right" if column in ("value", "ratio") else "left")
     for row in rows:
         verdict = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}[row.holds]
         peer = "" if row.peer is None else f"{row.peer} {row.peer_value:.4g}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        table.add_row(row.metric, f"{row.value:.4g}", row.unit, row.goal, verdict, peer, ratio)
+        table.add_row(
+            row.metric, f"{row.value:.4g}", row.unit, row.goal, verdict, *((peer, ratio) if with_peers else ())
+        )
     return table
 
 

@@ -339,7 +339,7 @@ class RingReader:
 
 
 def _dtype_from_json(described: Any) -> np.dtype:
-    """Inverse of ``np.lib.format.dtype_to_descr`` after JSON has turned its tuples into lists, nested records included."""
+    """Inverse of ``np.lib.format.dtype_to_descr`` after JSON turned its tuples into lists, nested records included."""
     if isinstance(described, str):
         return np.dtype(described)
     fields: list[Any] = []

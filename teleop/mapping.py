@@ -207,9 +207,7 @@ class TeleopMapper:
         limitations = self._step_towards(pose, measured_rad=measured_rad, dt_s=dt_s)
         # A target that ran on while a limit held the arm would have to be taken back by the operator first.
         reached = tool_pose(self._command, tool=TOOL)
-        ahead = shortened(
-            pose_displacement(self._target, pose=reached), max_m=config.leash_m, max_rad=config.leash_rad
-        )
+        ahead = shortened(pose_displacement(self._target, pose=reached), max_m=config.leash_m, max_rad=config.leash_rad)
         self._target = displaced(reached, displacement=ahead)
         return limitations
 
@@ -229,9 +227,7 @@ class TeleopMapper:
         scaled = np.concatenate([moved[:3] * scale, moved[3:]])
         goal = displaced(self._robot_reference, displacement=self._in_base(scaled, tool=self._robot_reference))
         way = pose_displacement(goal, pose=self._target)
-        reach = shortened(
-            way, max_m=self._config.top_speed_m_s * dt_s, max_rad=self._config.top_turn_rad_s * dt_s
-        )
+        reach = shortened(way, max_m=self._config.top_speed_m_s * dt_s, max_rad=self._config.top_turn_rad_s * dt_s)
         if np.any(reach != way):
             found.add(Limitation.SPEED)
         limitations = self._step_towards(
@@ -306,7 +302,7 @@ class TeleopMapper:
 
 
 def _nearest_turn(turn: Array, *, near: Array) -> Array:
-    """The rotation vector of the same rotation that is nearest to ``near``: a hand may turn by more than half a turn."""
+    """The rotation vector of the same rotation nearest to ``near``: a hand may turn by more than half a turn."""
     angle = float(np.linalg.norm(turn))
     if angle < 1e-9:
         return turn

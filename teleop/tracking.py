@@ -68,9 +68,7 @@ def pose_displacement(target: Array, *, pose: Array) -> Array:
 
 def displaced(pose: Array, *, displacement: Array) -> Array:
     """``pose`` (4, 4) moved by metres and turned about its own point by a rotation vector, both in the base frame."""
-    return make_pose(
-        pose[:3, 3] + displacement[:3], rotation=rotation_from_vector(displacement[3:]) @ pose[:3, :3]
-    )
+    return make_pose(pose[:3, 3] + displacement[:3], rotation=rotation_from_vector(displacement[3:]) @ pose[:3, :3])
 
 
 def shortened(displacement: Array, *, max_m: float, max_rad: float) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import tyro
-from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate import Accelerator, DistributedDataParallelKwargs  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
@@ -97,7 +97,9 @@ def run_training(options: TrainOptions, *, console: Console) -> dict[str, Any]:
         return plan.to_json()
     torch.set_num_threads(options.threads)
     on_cpu = options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available())
-    accelerator = Accelerator(cpu=on_cpu)
+    # Gradients live in the buckets that are sent, not twice.
+    buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[buckets])
     run = options.out or Path("outputs/runs") / recipe.name
     quiet = Console(quiet=True)
     screen = console if accelerator.is_main_process else quiet

@@ -1,10 +1,11 @@
 """AdamW on float32 master weights, a cosine with linear warm-up, and the average of the weights that is served."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from policy_server.training.recipe import OptimizerConfig
 
@@ -36,37 +37,47 @@ def learning_rate(step: int, config: OptimizerConfig, *, steps: int) -> float:
 
 
 class Average:
-    """Exponential moving average of the trained weights; young averages forget faster."""
+    """Exponential moving average of the trained weights; young averages forget faster.
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], *, decay: float) -> None:
-        self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in parameters if p.requires_grad}
+    On the host it costs the card no memory, and a transfer at each update: then update it every few steps.
+    """
+
+    def __init__(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], *, decay: float, every: int = 1, on_host: bool = False
+    ) -> None:
+        self._decay = decay
+        self._every = every
+        self.values = {
+            name: p.detach().to("cpu" if on_host else p.device, copy=True) for name, p in parameters if p.requires_grad
+        }
 
     @torch.no_grad()
     def update(self, parameters: Iterable[tuple[str, nn.Parameter]], *, step: int) -> None:
         """After the optimizer's step number `step`, counted from 0."""
-        decay = min(self.decay, (step + 2) / (step + 11))
+        if (step + 1) % self._every:
+            return
+        decay = min(self._decay**self._every, (step + 2) / (step + 11))
         for name, parameter in parameters:
             if name in self.values:
-                self.values[name].lerp_(parameter.detach(), 1.0 - decay)
+                value = self.values[name]
+                value.lerp_(parameter.detach().to(value.device), 1.0 - decay)
 
 
-class swapped_in:
-    """``with swapped_in(average, model)``: the model has the averaged weights inside the block and its own after it."""
+@contextmanager
+def swapped_in(average: Average | None, model: nn.Module) -> Iterator[None]:
+    """The model has the averaged weights inside the block, and its own again after it."""
+    _exchange(average, model)
+    try:
+        yield
+    finally:
+        _exchange(average, model)
 
-    def __init__(self, average: Average | None, model: nn.Module) -> None:
-        self._average = average
-        self._model = model
-        self._own: dict[str, Tensor] = {}
 
-    def __enter__(self) -> None:
-        if self._average is not None:
-            for name, parameter in self._model.named_parameters():
-                if name in self._average.values:
-                    self._own[name] = parameter.data
-                    parameter.data = self._average.values[name]
-
-    def __exit__(self, *_: object) -> None:
-        for name, parameter in self._model.named_parameters():
-            if name in self._own:
-                parameter.data = self._own.pop(name)
+@torch.no_grad()
+def _exchange(average: Average | None, model: nn.Module) -> None:
+    """Weights and averages change places, one tensor at a time, so that no second copy of the model is made."""
+    for name, parameter in model.named_parameters():
+        if average is not None and name in average.values:
+            own = parameter.detach().to(average.values[name].device, copy=True)
+            parameter.copy_(average.values[name])
+            average.values[name].copy_(own)

@@ -1,7 +1,7 @@
 """What a recipe will need, worked out without weights: parameters by part, memory by card, steps, data.
 
 Parameters are counted on PyTorch's meta device, so the full-size plan takes seconds on any machine. Memory is an
-estimate: per trained weight 4 bytes each for the float32 master, its gradient and, if there is one, its average, 8
+estimate: per trained weight 4 bytes each for the float32 master, its gradient and, if it is on the card, its average, 8
 for AdamW's moments and 2 for autocast's bfloat16 copy; 2 per frozen weight (4 in float32); activations as
 `activation_bytes` says.
 """
@@ -26,8 +26,7 @@ from policy_server.training.recipe import Precision, Recipe, Stage
 from policy_server.training.setup import choose_trained, policy_dimensions
 
 GIB = 2**30
-CARDS_GIB = (24, 48, 80, 140)
-FSDP_DEVICES = 8
+CARDS_GB = (24, 48, 80, 140)
 RESERVE_GIB = 1.5
 """CUDA's context, libraries and fragmentation."""
 SDXL_VAE_WEIGHTS = 83_650_000
@@ -46,11 +45,10 @@ class PartPlan:
 
 @dataclass(frozen=True)
 class CardPlan:
-    """Samples at once on a card of that size, alone or with the state spread over 8 (0: it does not fit)."""
+    """Samples at once on a card sold as having that many GB (0: it does not fit)."""
 
-    card_gib: int
+    card_gb: int
     micro_batch: int
-    micro_batch_sharded: int
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,7 @@ def make_plan(recipe: Recipe) -> Plan:
     dimensions = policy_dimensions(recipe)
     model = build_on_meta(recipe, dimensions)
     parts = count_parts(model) if recipe.stage is not Stage.VAE else _autoencoder()
-    state = state_bytes(recipe, parts, sharded_over=1)
-    sharded = state_bytes(recipe, parts, sharded_over=FSDP_DEVICES)
+    state = state_bytes(recipe, parts)
     activations = activation_bytes(recipe, dimensions)
     return Plan(
         recipe=recipe.name,
@@ -101,10 +98,7 @@ def make_plan(recipe: Recipe) -> Plan:
         parts=parts,
         state_gib=round(state / GIB, 2),
         activation_gib_per_sample=round(activations / GIB, 3),
-        cards=[
-            CardPlan(card, _fitting(card, state, activations), _fitting(card, sharded, activations))
-            for card in CARDS_GIB
-        ],
+        cards=[CardPlan(card, _fitting(card, state, activations)) for card in CARDS_GB],
         steps=recipe.steps,
         batch=recipe.batch,
         data=[_describe(source.path, source.weight) for source in recipe.data.sources],
@@ -115,7 +109,7 @@ def check_memory(recipe: Recipe, *, card_bytes: int, devices: int) -> None:
     """Refuse a run whose state and micro batch don't fit the card. Raises `RunError` saying what to change."""
     dimensions = policy_dimensions(recipe)
     parts = count_parts(build_on_meta(recipe, dimensions))
-    state = state_bytes(recipe, parts, sharded_over=1)
+    state = state_bytes(recipe, parts)
     local = max(1, recipe.batch // devices)
     micro = min(recipe.micro_batch or local, local)
     need = state + micro * activation_bytes(recipe, dimensions) + RESERVE_GIB * GIB
@@ -156,17 +150,16 @@ def count_parts(model: JointModel) -> dict[str, PartPlan]:
     }
 
 
-def state_bytes(recipe: Recipe, parts: dict[str, PartPlan], *, sharded_over: int) -> float:
+def state_bytes(recipe: Recipe, parts: dict[str, PartPlan]) -> float:
     """Weights, gradients and optimizer on one card, and the frozen networks that make the targets."""
     trained = sum(part.trainable for part in parts.values())
     frozen = sum(part.frozen for part in parts.values())
     half = recipe.precision is Precision.BFLOAT16
-    per_trained = 16 + (4 if recipe.optimizer.ema is not None else 0)
+    averaged = recipe.optimizer.ema is not None and not recipe.optimizer.ema_on_host
+    per_trained = 16 + (4 if averaged else 0) + (2 if half else 0)
     per_frozen = 2 if half and recipe.lora is not None else 4 + (2 if half else 0)
-    shared = (trained * per_trained + frozen * per_frozen) / sharded_over
-    copies = 2 * trained / (sharded_over if sharded_over > 1 else 1) if half else 0
     targets = (2 * SDXL_VAE_WEIGHTS + 4 * RAFT_LARGE_WEIGHTS) if recipe.has_head else 0
-    return shared + copies + targets
+    return trained * per_trained + frozen * per_frozen + targets
 
 
 def activation_bytes(recipe: Recipe, policy: Pi0Config) -> float:
@@ -207,10 +200,10 @@ def show_plan(plan: Plan, console: Console) -> None:
     memory = Table(
         title=f"memory (estimate): {plan.state_gib:.1f} GiB state + {plan.activation_gib_per_sample:.2f} GiB a sample"
     )
-    for column in ("card", "samples at once", f"sharded over {FSDP_DEVICES}"):
+    for column in ("card", "samples at once"):
         memory.add_column(column, justify="right")
     for card in plan.cards:
-        memory.add_row(f"{card.card_gib} GB", _or_no(card.micro_batch), _or_no(card.micro_batch_sharded))
+        memory.add_row(f"{card.card_gb} GB", _or_no(card.micro_batch))
     console.print(memory)
     for line in plan.data:
         console.print(f"data: {line}")
@@ -221,9 +214,8 @@ def _autoencoder() -> dict[str, PartPlan]:
         return {"autoencoder": PartPlan(sum(p.numel() for p in SmallVae(SmallVaeConfig()).parameters()), 0)}
 
 
-def _fitting(card_gib: int, state: float, activations: float) -> int:
-    """Cards are sold in units of 10^9 bytes."""
-    free = card_gib * 1e9 - RESERVE_GIB * GIB - state
+def _fitting(card_gb: int, state: float, activations: float) -> int:
+    free = card_gb * 1e9 - RESERVE_GIB * GIB - state
     return max(0, int(free // activations))
 
 

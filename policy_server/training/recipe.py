@@ -183,7 +183,9 @@ class OptimizerConfig(_Section):
     epsilon: float = Field(default=1e-8, gt=0.0)
     weight_decay: float = Field(default=1e-10, ge=0.0)
     clip_norm: float = Field(default=1.0, gt=0.0)
-    ema: float | None = Field(default=None, gt=0.0, lt=1.0, description="decay of the averaged weights; none without")
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0, description="decay a step of the averaged weights, if any")
+    ema_every: int = Field(default=1, ge=1, description="steps between updates of the average")
+    ema_on_host: bool = Field(default=False, description="keep the average in the computer's memory, not the card's")
 
 
 class PrefixConditioning(_Section):

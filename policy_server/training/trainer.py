@@ -74,8 +74,15 @@ class Trainer:
             raise RunError(f"batch {self.recipe.batch} can't be shared by {accelerator.num_processes} processes")
         self.model = setup.model
         self._optimizer = make_optimizer(self.model.named_parameters(), self.recipe.optimizer)
-        decay = self.recipe.optimizer.ema
-        self._average = None if decay is None else Average(self.model.named_parameters(), decay=decay)
+        settings = self.recipe.optimizer
+        self._average = None
+        if settings.ema is not None:
+            self._average = Average(
+                self.model.named_parameters(),
+                decay=settings.ema,
+                every=settings.ema_every,
+                on_host=settings.ema_on_host,
+            )
         self._progress = Progress(0, None, None)
         found = last_checkpoint(run) if accelerator.is_main_process else None
         accelerator.wait_for_everyone()

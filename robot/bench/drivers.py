@@ -27,8 +27,8 @@ from robot.arm.feedback import FeedbackReader
 from robot.arm.protocol import FEEDBACK_PERIOD_S, RobotMode
 from robot.clock import MonotonicClock, Ticker, seconds_to_ns
 from robot.daemon.checks import flange_route, open_dashboard, open_gripper
-from robot.daemon.priority import prefer_this_process
 from robot.gripper.flange import STREAMING_RATE_HZ
+from robot.priority import prefer_this_process
 from robot.processes import Child
 from robot.twin.control import TwinControl
 

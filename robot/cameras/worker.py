@@ -15,9 +15,9 @@ from configs.schema import CameraConfig, RigConfig
 from robot.cameras.backend import CameraAbsentError, CameraBackend, CameraLabel, check_camera
 from robot.cameras.frame import CameraInfo, frame_dtype
 from robot.cameras.health import HEALTH_DTYPE, FrameChecker, FrameProblem, health_ring_name
+from robot.priority import prefer_this_thread
 from robot.ring import Ring
 from robot.runtime import ring_name
-from robot.twin.priority import prefer_this_thread
 
 GRAB_TIMEOUT_S = 0.5
 DEAD_AFTER_S = 2.5

@@ -12,9 +12,9 @@ from configs.schema import ConfigError, RigConfig, load_rig
 from robot.daemon.checks import open_devices
 from robot.daemon.errors import RobotdError
 from robot.daemon.lock import RobotdLock, socket_path
-from robot.daemon.priority import prefer_this_process
 from robot.daemon.robotd import Robotd
 from robot.daemon.server import CommandServer
+from robot.priority import prefer_this_process
 from robot.processes import stop_event_on_signals
 from robot.ring import RingBusyError
 

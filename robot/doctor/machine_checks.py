@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from configs.schema import RigConfig
-from robot.daemon.priority import REALTIME_PRIORITY
 from robot.doctor.check import Check, green, red, yellow
+from robot.priority import SERVO_PRIORITY
 
 RED_DISK_BYTES = 3 << 30
 """What a recording wants free before it starts."""
@@ -116,7 +116,7 @@ def realtime_priority(rig: RigConfig) -> Check:
     return yellow(
         name,
         "no right to it",
-        expected=f"rtprio {REALTIME_PRIORITY} or more",
+        expected=f"rtprio {SERVO_PRIORITY} or more",
         fix="add the line '<your user> - rtprio 10' to /etc/security/limits.conf, then log in anew",
     )
 
@@ -125,7 +125,7 @@ def may_run_in_real_time() -> bool:
     """Whether robotd would get what it asks for; tried on this process for a moment."""
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(SERVO_PRIORITY))
     except PermissionError:
         return False
     os.sched_setscheduler(0, policy, parameters)

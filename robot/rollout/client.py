@@ -20,13 +20,13 @@ from typing import Protocol
 from robot.clock import NS_PER_S, Clock, MonotonicClock, Ticker, seconds_to_ns
 from robot.daemon.errors import RobotdError
 from robot.motion.waypoints import Waypoints
+from robot.priority import prefer_this_thread
 from robot.ring import Sample
 from robot.rollout.chunks import ChunkScheduler
 from robot.rollout.observation import Observation, ObservationReader, Rejection
 from robot.rollout.policy_link import Chunk, Failure, LinkState, PolicyLink
 from robot.rollout.steps import ChunkRecord, StepLog, StepRecord
 from robot.state import MachineState
-from robot.twin.priority import prefer_this_thread
 
 HOLD_AFTER_REJECTIONS = 3
 """So many ticks in a row without an observation, and the arm is told to hold instead of going on blind."""

@@ -25,8 +25,8 @@ from policy_server.client import (
     PolicyProtocolError,
     Reply,
 )
+from robot.priority import prefer_this_thread
 from robot.rollout.observation import Observation
-from robot.twin.priority import prefer_this_thread
 
 REQUEST_TIMEOUT_S = 1.0
 """A chunk is one second long: a later reply holds nothing that could still be carried out."""

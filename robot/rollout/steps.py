@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from robot.twin.priority import prefer_this_thread
+from robot.priority import prefer_this_thread
 
 _CAPACITY = 512
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from robot.priority import prefer_this_thread
 from robot.twin.control import HOST, MAX_LINE_BYTES, TwinControlError
 from robot.twin.controller_server import listen
-from robot.twin.priority import prefer_this_thread
 
 MAX_CLIENTS = 8
 _POLL_S = 0.2

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from robot.arm.protocol import OCCUPIED_TEXT
 from robot.clock import seconds_to_ns
+from robot.priority import prefer_this_thread
 from robot.twin.controller import Answer, Controller
 from robot.twin.controller_feedback_hub import FeedbackHub
 from robot.twin.controller_grammar import Request, RequestBuffer
-from robot.twin.priority import prefer_this_thread
 
 _MAX_WAITING_REQUESTS = 128
 _MAX_WAITING_REPLIES = 1024

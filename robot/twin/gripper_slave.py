@@ -16,8 +16,8 @@ import tty
 from pathlib import Path
 
 from robot.gripper.modbus import EXCEPTION_FLAG, READ_HOLDING, WRITE_SINGLE, Register, crc16, with_crc
+from robot.priority import prefer_this_thread
 from robot.twin.gripper_registers import GripperRegisters, IllegalAddressError, IllegalValueError
-from robot.twin.priority import prefer_this_thread
 
 _FRAME_BYTES = 8
 _FRAME_GAP_S = 0.02

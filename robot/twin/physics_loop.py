@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from robot.clock import Clock, MonotonicClock, seconds_to_ns
+from robot.priority import prefer_this_thread
 from robot.twin.controller import Controller
 from robot.twin.controller_feedback import Measurement
 from robot.twin.gripper_registers import GripperRegisters
 from robot.twin.plant import SLICE_S, SLICE_STEPS, Plant
-from robot.twin.priority import prefer_this_thread
 
 SLICE_NS = seconds_to_ns(SLICE_S)
 MAX_CATCH_UP_SLICES = 4

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from configs.schema import ConfigError, RigConfig, TwinConfig, load_rig
 from robot.motion.nova5 import GRIPPER_STROKE_M
+from robot.priority import prefer_this_thread
 from robot.processes import Child, ChildFailedError, stop_event_on_signals
 from robot.ring import Ring, RingBusyError, RingError, RingReader
 from robot.runtime import resolve_device, runtime_dir
@@ -40,7 +41,6 @@ from robot.twin.gripper_slave import GripperSlave
 from robot.twin.operations import Operations, TaskWatch
 from robot.twin.optics import CameraName
 from robot.twin.physics_loop import PhysicsLoop
-from robot.twin.priority import prefer_this_thread
 from robot.twin.rings import (
     SCENE_SLOTS,
     CameraTrouble,

@@ -15,7 +15,14 @@ _ESCAPE_SEQUENCES = {
     b"[A": "up", b"[B": "down", b"[C": "right", b"[D": "left", b"OA": "up", b"OB": "down", b"OC": "right", b"OD": "left",
     b"[5~": "page up", b"[6~": "page down",
 }  # fmt: skip
-_CONTROL_KEYS = {b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace", b"\t": "tab", b" ": "space"}
+_CONTROL_KEYS = {
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
+    b"\t": "tab",
+    b" ": "space",
+}
 
 
 class KeyParser:

@@ -231,6 +231,7 @@ def test_without_the_web_interface_our_own_table_speaks(unused_port):
 
 
 def test_errors_of_the_connection_stay_connection_errors(controller, client):
+    client.robot_mode()  # so that the controller has taken the connection
     controller.drop("dashboard")
     with pytest.raises(ArmConnectionError):
         client.get_angle()

@@ -26,7 +26,7 @@ def frames(cell, camera: str) -> RingReader:
 def age_s(cell, camera: str) -> float:
     """How old the newest published picture is."""
     try:
-        with frames(cell, camera) as reader:
+        with RingReader(ring_name(cell.rig.name, f"camera.{camera}")) as reader:
             sample = reader.latest()
     except RingError:
         return float("inf")

@@ -106,7 +106,12 @@ class Bench:
         from robot.arm.protocol import decode_feedback
 
         plant = self.plant
-        measurement = Measurement(plant.joints_rad, plant.joint_speed_rad_s, plant.joint_torque_nm)
+        measurement = Measurement(
+            plant.joints_rad,
+            plant.joint_speed_rad_s,
+            plant.joint_torque_nm,
+            external_torque_nm=plant.external_torque_nm,
+        )
         return decode_feedback(self.controller.make_packet(measurement))
 
 

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from robot.arm.protocol import FEEDBACK_BYTES, decode_feedback
+from robot.arm.protocol import FEEDBACK_BYTES, decode_feedback, find_feedback_start
+from robot.twin.controller_commands import COMMANDS
+from robot.twin.controller_grammar import RequestBuffer
 from robot.twin.controller_server import ControllerServer, PortInUseError
 
 
@@ -87,6 +91,71 @@ def test_replies_in_two_pieces_are_whole(server, ports, connect) -> None:
     assert connect(ports[0]).ask("RobotMode()GetErrorID()") == "0,{5},RobotMode();0,{[]},GetErrorID();"
 
 
+def test_gathered_replies_come_together_and_in_order(server, ports, connect) -> None:
+    server.quirks.coalesce_replies = True
+    client = connect(ports[0])
+    client.send("RobotMode()GetErrorID()RobotMode()")
+    assert client.socket.recv(4096) == b"0,{5},RobotMode();0,{[]},GetErrorID();0,{5},RobotMode();"
+
+
+def test_replies_can_be_late_most_of_all_after_a_silence(server, ports, connect) -> None:
+    server.quirks.delay_s, server.quirks.idle_delay_s = 0.05, 0.4
+    client = connect(ports[0])
+    begin = time.monotonic()
+    client.ask("RobotMode()")
+    after_idle_s = time.monotonic() - begin
+    begin = time.monotonic()
+    client.ask("RobotMode()")
+    assert after_idle_s >= 0.45
+    assert 0.05 <= time.monotonic() - begin < after_idle_s
+
+
+def said_instead(client) -> bytes:
+    """What a client that is turned away reads until the end of the stream."""
+    data = b""
+    while piece := client.socket.recv(100):
+        data += piece
+    return data
+
+
+def test_an_occupied_port_turns_everybody_away(server, ports, connect) -> None:
+    first = connect(ports[0])
+    first.ask("RobotMode()")
+    server.quirks.occupied = True
+    server.drop_dashboard()
+    assert said_instead(first) == b""
+    assert said_instead(connect(ports[0])) == b"Connection refused, IP:Port has been occupied"
+    server.quirks.occupied = False
+    assert connect(ports[0]).ask("RobotMode()") == "0,{5},RobotMode();"
+
+
+def test_a_port_can_stay_occupied_for_a_while_after_its_client(server, ports, connect) -> None:
+    server.quirks.linger_s = 0.5
+    connect(ports[0]).close()
+    time.sleep(0.1)
+    assert said_instead(connect(ports[0])).startswith(b"Connection refused")
+    time.sleep(0.6)
+    assert connect(ports[0]).ask("RobotMode()") == "0,{5},RobotMode();"
+
+
+def test_switching_the_flange_can_end_the_connections_after_the_reply(server, enabled, ports, connect) -> None:
+    enabled.controller.flange.power_drops_connections = True
+    client = connect(ports[0])
+    with feedback(ports[1]) as reader:
+        wait_until(lambda: server.feedback.clients == 1)
+        assert client.ask("SetToolPower(1)") == "0,{},SetToolPower(1);"
+        assert client.socket.recv(10) == b""
+        assert reader.recv(10) == b""
+
+
+def test_enabling_can_end_the_feedback_connections(server, ports, connect) -> None:
+    server.quirks.resets_feedback = True
+    with feedback(ports[1]) as reader:
+        wait_until(lambda: server.feedback.clients == 1)
+        connect(ports[0]).ask("EnableRobot()")
+        assert reader.recv(10) == b""
+
+
 def test_a_flood_of_requests_is_answered_completely(server, ports, connect) -> None:
     client = connect(ports[0])
     sender = threading.Thread(target=client.send, args=("RobotMode()" * 3000,))
@@ -159,3 +228,81 @@ def test_the_gripper_gateway_delays_replies_and_a_silent_slave_stalls_it(server,
     begin = time.monotonic()
     client.ask("GetHoldRegs(0,512,1,U16)RobotMode()")
     assert time.monotonic() - begin > 0.5
+
+
+def test_spoilt_feedback_is_found_again_and_piled_up_feedback_comes_at_once(server, enabled, ports) -> None:
+    with feedback(ports[1]) as reader:
+        wait_until(lambda: server.feedback.clients == 1)
+        server.feedback.misframed = True
+        for _ in range(10):
+            server.feedback.publish(enabled.packet().tobytes())
+        server.feedback.mend()
+        expected = enabled.packet().tobytes()
+        server.feedback.publish(expected)
+        data = b""
+        while not data.endswith(expected):
+            data += reader.recv(65536)
+        assert len(data) % FEEDBACK_BYTES != 0
+        assert find_feedback_start(data[-FEEDBACK_BYTES:]) == 0
+        server.feedback.hold_back(4)
+        for _ in range(3):
+            server.feedback.publish(expected)
+        reader.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            reader.recv(1)
+        server.feedback.publish(expected)
+        reader.settimeout(10)
+        assert reader.recv(4 * FEEDBACK_BYTES, socket.MSG_WAITALL) == 4 * expected
+
+
+def test_stuck_feedback_repeats_one_packet(server, enabled, ports) -> None:
+    with feedback(ports[1]) as reader:
+        wait_until(lambda: server.feedback.clients == 1)
+        server.feedback.stuck = True
+        for _ in range(3):
+            enabled.run(0.008)
+            server.feedback.publish(enabled.packet().tobytes())
+        data = reader.recv(3 * FEEDBACK_BYTES, socket.MSG_WAITALL)
+        assert data[:FEEDBACK_BYTES] == data[FEEDBACK_BYTES : 2 * FEEDBACK_BYTES] == data[2 * FEEDBACK_BYTES :]
+
+
+COMMAND_TEXTS = st.one_of(
+    st.builds(
+        "{}({})".format,
+        st.sampled_from([command.name for command in COMMANDS.values()]),
+        st.lists(
+            st.one_of(
+                st.integers().map(str),
+                st.floats().map(str),
+                st.sampled_from(
+                    ["{1,2,3,4,5,6}", "joint={0,0,-90,0,90,0}", "v=20", "J1+", "U16", "{{1},2}", "pose={1}"]
+                ),
+                st.text(st.characters(codec="ascii"), max_size=8),
+            ),
+            max_size=8,
+        ).map(",".join),
+    ).map(lambda text: text.encode()),
+    st.binary(max_size=60),
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(COMMAND_TEXTS, max_size=6))
+def test_whatever_is_sent_is_answered_with_a_code_and_leaves_the_controller_alive(enabled, texts) -> None:
+    bench = enabled
+    bench.ask("EmergencyStop(0)ClearError()Stop()PowerOn()")
+    bench.run(0.3)
+    bench.ask("EnableRobot()")
+    bench.run(0.3)
+    assert bench.ask("RobotMode()") == "0,{5},RobotMode();"
+    buffer = RequestBuffer()
+    for text in texts:
+        for request in buffer.feed(text):
+            data = bench.controller.answer(request).data
+            code, comma, _ = data.partition(b",")
+            assert comma
+            assert data.endswith(b";")
+            assert -100004 <= int(code) <= 0
+        bench.run(0.016)
+        bench.packet()
+    assert np.all(np.isfinite(bench.plant.joints_rad))
