@@ -63,7 +63,7 @@ class ZedCamera:
         """Reset a camera that hung, before `open`; only a ZED 2i can be."""
         sl = self._sl = load_sdk()
         device = self._listed().get(self._config.serial)
-        if device is None or device.camera_model.name != _REBOOTABLE:
+        if device is None or False:
             _LOG.warning(
                 "%s: hung; this model can't be reset by software. If it stays away, unplug it and plug it in",
                 self._name,

@@ -268,6 +268,12 @@ class Ag95:
             except GripperError as error:
                 self._lose(error)
                 due_s = now_s + link.poll_period_s(self._period_s)
+            except Exception as error:
+                # Whatever it is: a dead thread would leave the last state standing as if it were the present one.
+                log.exception("the gripper's thread met an error")
+                self._lose(error)
+                self._drop_link()
+                continue
             self._rest(link, due_s=due_s)
 
     def _rest(self, link: RegisterLink, *, due_s: float) -> None:

@@ -1,6 +1,7 @@
 """One Modbus-RTU master on a serial port: a request, its answer, bounded retries. Nothing else happens on the line."""
 
 import contextlib
+import termios
 import time
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,8 @@ IDLE_AFTER_FAILURE_S = 0.05
 """Quiet time after a missing or damaged answer: the rest of it may still come, and nothing in an answer says which
 register it is about."""
 _EXCEPTION_BYTES = 5
+_PORT_ERRORS = (serial.SerialException, OSError, termios.error)
+"""What pyserial lets through when a device goes away; ``termios.error`` is no OSError."""
 _PROBED_SLAVES = range(1, 17)
 _PROBE_TIMEOUT_S = 0.05
 """Longer than a USB adapter holds bytes back (16 ms when its latency timer was left as it is)."""
@@ -89,7 +92,7 @@ class ModbusLink:
             self._serial = serial.Serial(
                 port, baudrate=baudrate, timeout=REPLY_TIMEOUT_S, write_timeout=REPLY_TIMEOUT_S, exclusive=True
             )
-        except (serial.SerialException, OSError) as error:
+        except _PORT_ERRORS as error:
             raise GripperPortError(
                 f"expected the gripper's serial port at {port}, cannot open it ({error}): check the USB-RS485 adapter, "
                 "gripper.port in the rig file and that no other program uses it (for the twin: is launch/twin running?)"
@@ -151,7 +154,7 @@ class ModbusLink:
 
     def close(self) -> None:
         """Give the port back."""
-        with contextlib.suppress(serial.SerialException, OSError):
+        with contextlib.suppress(*_PORT_ERRORS):
             self._serial.close()
 
     def _answering_slave(self) -> int | None:
@@ -176,7 +179,7 @@ class ModbusLink:
             frame = self._serial.read(_EXCEPTION_BYTES)
             if len(frame) == _EXCEPTION_BYTES and not frame[1] & EXCEPTION_FLAG:
                 frame += self._serial.read(reply_bytes - _EXCEPTION_BYTES)
-        except (serial.SerialException, OSError) as error:
+        except _PORT_ERRORS as error:
             raise GripperPortError(f"the gripper's serial port {self.port} failed: {error}") from None
         finally:
             self._free_at_s = time.monotonic() + IDLE_BETWEEN_S

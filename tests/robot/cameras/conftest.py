@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 72, 128
 
 
 @pytest.fixture
-def rig_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def rig_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The twin's rig under another name, with small pictures, in a runtime folder of its own."""
     monkeypatch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path))
     content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
@@ -29,7 +29,11 @@ def rig_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         camera.update(width=WIDTH, height=HEIGHT)
     path = tmp_path / "cameratest.yaml"
     path.write_text(yaml.safe_dump(content))
-    return path
+    prefix = ring_name("cameratest", "")
+    yield path
+    # A process that was killed leaves its rings behind, for the next one of that name to replace.
+    for left_over in Path("/dev/shm").glob(f"{prefix}*"):
+        left_over.unlink()
 
 
 @pytest.fixture
