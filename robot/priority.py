@@ -1,0 +1,44 @@
+"""Real-time scheduling, where the system allows it: what must be regular runs before what may wait.
+
+Linux limits real-time threads so that the machine stays usable. Without the right nothing changes but a busy machine
+makes things late; give it with an rtprio line for your user in /etc/security/limits.conf.
+"""
+
+import contextlib
+import logging
+import os
+
+log = logging.getLogger(__name__)
+
+DEVICE_PRIORITY = 1
+"""The twin (a real device does not slow down when the PC is busy), camera workers and the 15 Hz loop."""
+SERVO_PRIORITY = 2
+"""robotd."""
+
+
+def prefer_this_thread() -> None:
+    """Run the calling thread before ordinary ones; for threads that sleep most of the time.
+
+    Every thread of a process that shares the interpreter lock with it should call this: an ordinary one that loses its
+    core while it holds the lock stops the others. Processes and threads started from here are ordinary ones again.
+    """
+    with contextlib.suppress(PermissionError):
+        policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(DEVICE_PRIORITY))
+
+
+def prefer_this_process() -> bool:
+    """Put the calling thread, and every thread it starts from now on, before everything else of ours.
+
+    All threads share one interpreter lock, so all of them have to be preferred. Returns False, says so and changes
+    nothing where the user lacks the right.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(SERVO_PRIORITY))
+    except PermissionError:
+        log.warning(
+            "no right to real-time scheduling: set-points may be late when this machine is busy "
+            "(an rtprio line for your user in /etc/security/limits.conf gives it)"
+        )
+        return False
+    return True
