@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights, raft_large, raft_small
 
+from policy_server.motion.raft_recurrence import Recurrence
+
 STRIDE = 8
 SMALLEST_PX = 128
 ENLARGEMENT = 2
@@ -43,13 +45,16 @@ def load_raft(*, large: bool, weights: Path | None = None) -> tuple[nn.Module, s
 class RaftEstimator:
     """A `FlowEstimator` around a RAFT network, on the network's device."""
 
-    def __init__(self, network: nn.Module, *, identity: str, updates: int = 12, batch: int = 8) -> None:
-        if updates < 1 or batch < 1:
+    def __init__(self, network: nn.Module, *, identity: str, updates: int = 12, batch: int | None = None) -> None:
+        """`batch` is how many pairs are refined together; by default 16 on a card and 1 on a processor, whose caches
+        hold no more."""
+        if updates < 1 or (batch is not None and batch < 1):
             raise ValueError(f"expected updates >= 1 and batch >= 1, found {updates} and {batch}")
         self._raft: Any = network.eval().requires_grad_(requires_grad=False)
         self._identity = identity
         self._updates = updates
-        self._batch = batch
+        self._batch = batch or (1 if next(network.parameters()).device.type == "cpu" else 16)
+        self._recurrence = Recurrence.of(network)
 
     @property
     def identity(self) -> str:
@@ -90,10 +95,13 @@ class RaftEstimator:
         hidden, context = out[:, :hidden_size].tanh(), out[:, hidden_size:].relu()
         origin = _grid(len(pairs), out.shape[-2], out.shape[-1], out.device)
         target = origin
+        update = self._raft.update_block
+        prepared = self._recurrence.prepare(context)
         for _ in range(self._updates):
             correlation = self._raft.corr_block.index_pyramid(centroids_coords=target)
-            hidden, step = self._raft.update_block(hidden, context, correlation, target - origin)
-            target = target + step
+            motion = update.motion_encoder(target - origin, correlation)
+            hidden = self._recurrence.step(hidden, motion, prepared)
+            target = target + update.flow_head(hidden)
         mask = None if self._raft.mask_predictor is None else self._raft.mask_predictor(hidden)
         return F.avg_pool2d(_upsample(target - origin, mask), ENLARGEMENT) / ENLARGEMENT
 

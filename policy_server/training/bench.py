@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.models.optical_flow import raft_small
+from torchvision.models.optical_flow import raft_large
 
 from configs.report import BenchRow, at_least, at_most
 from policy_server.motion.estimators import DisEstimator
@@ -61,11 +61,11 @@ def run_zero_bench(*, rounds: int = 20) -> list[BenchRow]:
 
 
 def _flow_rows(*, rounds: int) -> list[BenchRow]:
-    """Frames of an episode, each matched with the one 15 later, against calling the estimator pair by pair."""
-    frames = torch.randint(0, 255, (24, 3, 128, 128), dtype=torch.uint8)
+    """Consecutive frames, each matched with the one 8 later, against calling the estimator pair by pair."""
+    frames = torch.randint(0, 255, (24, 3, 112, 112), dtype=torch.uint8)
     first = torch.arange(24 - 8)
     pairs = torch.stack([first, first + 8], dim=1)
-    network = raft_small(weights=None, progress=False).eval()
+    network = raft_large(weights=None, progress=False).eval()
     ours = RaftEstimator(network, identity="random weights", updates=12)
     dis, lone = DisEstimator(), DisEstimator(threads=1)
 
@@ -87,7 +87,7 @@ def _flow_rows(*, rounds: int) -> list[BenchRow]:
     raft_s, raft_plain_s = _in_turns([lambda: ours.flows(frames, pairs), plain_raft], rounds)
     dis_s, dis_plain_s = _in_turns([lambda: dis.flows(frames, pairs), plain_dis], rounds)
     return [
-        _faster("RAFT-small pairs", len(pairs) / raft_s, "torchvision, pair by pair", len(pairs) / raft_plain_s),
+        _faster("RAFT-large pairs", len(pairs) / raft_s, "torchvision, pair by pair", len(pairs) / raft_plain_s),
         _faster("DIS pairs", len(pairs) / dis_s, "OpenCV, pair by pair", len(pairs) / dis_plain_s),
     ]
 

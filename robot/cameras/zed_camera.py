@@ -63,7 +63,7 @@ class ZedCamera:
         """Reset a camera that hung, before `open`; only a ZED 2i can be."""
         sl = self._sl = load_sdk()
         device = self._listed().get(self._config.serial)
-        if device is None or False:
+        if device is None or device.camera_model.name != _REBOOTABLE:
             _LOG.warning(
                 "%s: hung; this model can't be reset by software. If it stays away, unplug it and plug it in",
                 self._name,
@@ -147,8 +147,8 @@ class ZedCamera:
             return None
         in_memory_wall_ns = int(camera.get_timestamp(sl.TIME_REFERENCE.IMAGE).get_nanoseconds())
         receive_ns = ClockPair.now().monotonic_of(in_memory_wall_ns)
-        # Without the deep copy the next grab would write into this picture.
-        picture = self._image.get_data(deep_copy=True)
+        # The next grab writes into this memory: the conversion to RGB below is the deep copy.
+        picture = self._image.get_data(deep_copy=False)
         self._device_seq += 1 + self._newly_dropped()
         if receive_ns is None:
             _LOG.warning("%s: the wall clock was set; a picture without a sure time is dropped", self._name)

@@ -15,8 +15,8 @@ from typing import Any
 from robot.cameras.backend import BackendUnavailableError
 
 SDK_HELP = (
-    "It comes with the ZED SDK and not from PyPI (the package of that name there is not it): install the SDK (Linux, "
-    "NVIDIA GPU and CUDA needed) from stereolabs.com/developers/release, then run 'python "
+    "It comes with the ZED SDK and not from PyPI (the package of that name there is not it): install the SDK, version "
+    "4 or newer (Linux, NVIDIA GPU and CUDA needed), from stereolabs.com/developers/release, then run 'python "
     "/usr/local/zed/get_python_api.py' with this project's Python (.venv/bin/python), again after each time that the "
     "environment was made anew."
 )

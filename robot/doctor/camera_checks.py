@@ -63,7 +63,7 @@ def plugged_in(title: str, *, config: CameraConfig, usb: Sequence[UsbDevice]) ->
             title,
             f"connected: {present or 'no ZED'}",
             expected=f"serial {wanted}",
-            fix="plug it in (the lever of the USB-C plug away from the lens), or put its serial into the rig file",
+            fix="plug it into a USB 3 port, or put its serial into the rig file",
         )
     model, products = MODELS[found.product]
     videos = [device for device in usb if device.vendor == ZED_VENDOR and device.product in products]

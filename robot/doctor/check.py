@@ -72,10 +72,9 @@ def report(checks: Sequence[Check]) -> dict[str, Any]:
 def table(title: str, checks: Sequence[Check]) -> Table:
     """The report for people."""
     drawn = Table(title=title, title_justify="left")
-    drawn.add_column("")
-    for heading in ("check", "found", "what to do"):
+    for heading in ("", "check", "found", "what to do"):
         drawn.add_column(heading, overflow="fold")
     for check in checks:
         advice = f"expected {check.expected}: {check.fix}" if check.fix and check.expected else check.fix
-        drawn.add_row(f"[{check.status.value}]●[/]", check.name, check.found, advice)
+        drawn.add_row(f"[{check.status.value}]● {check.status.value}[/]", check.name, check.found, advice)
     return drawn

@@ -6,6 +6,7 @@ are not reproduced: descriptions are those of `robot.arm.errors`, in English wha
 """
 
 import json
+import socketserver
 import threading
 import time
 from http import HTTPStatus
@@ -21,6 +22,15 @@ _LEVEL = {Severity.CLEARABLE: 5, Severity.SAFETY: 1, Severity.HARDWARE: 0}
 """Levels seen in the vendor's tables; which one means what is our inference from the alarms that have it."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without `http.server`'s look-up of the host's name, which may wait for a DNS server that is not there."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+
 class AlarmPage:
     """Serves one controller's alarms from construction to `close`. OSError if the port is taken."""
 
@@ -29,8 +39,7 @@ class AlarmPage:
             pass
 
         Handler.controller = controller
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": _POLL_S}, name="alarm-page", daemon=True
         )

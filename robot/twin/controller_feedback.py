@@ -8,11 +8,12 @@ import struct
 import time
 from dataclasses import dataclass, field
 
+import mujoco
 import numpy as np
 
 from robot.arm.protocol import FEEDBACK_BYTES, FEEDBACK_DTYPE, FEEDBACK_MAGIC, RobotMode
 from robot.motion.kinematics import jacobian_of_frames, link_frames
-from robot.motion.rotations import Array, invert_pose, quaternion_from_rotation, rpy_from_rotation
+from robot.motion.rotations import Array, invert_pose, rpy_from_rotation
 from robot.twin.controller_core import ControllerCore
 from robot.twin.controller_motion import MotionKind
 from robot.twin.controller_settings import Power
@@ -64,6 +65,7 @@ class PacketBuilder:
         self._doubles = np.frombuffer(self._packet, "<f8")
         self._quads = np.frombuffer(self._packet, "<u8")
         self._six = {name: self._view(name, 6) for name in _SIX}
+        self._quaternions = {suffix: self._view(f"{suffix}_quaternion", 4) for suffix in ("actual", "target")}
         self._frames: tuple[Array, Array] | None = None
         self._to_user = np.eye(4)
         self._status: tuple[object, ...] = ()
@@ -180,7 +182,7 @@ class PacketBuilder:
             speed = self._six[f"tcp_speed_{suffix}"]
             np.multiply(to_user[:3, :3] @ twists[index, :3], 1e3, out=speed[:3])
             np.degrees(to_user[:3, :3] @ twists[index, 3:], out=speed[3:])
-            self._view(f"{suffix}_quaternion", 4)[:] = quaternion_from_rotation(poses[index, :3, :3])
+            mujoco.mju_mat2Quat(self._quaternions[suffix], np.ascontiguousarray(poses[index, :3, :3]).ravel())
         self._six["tcp_force"][:] = self._tool_force(jacobians[0], measurement.external_torque_nm)
 
     def _tool_force(self, jacobian: Array, external_torque_nm: Array) -> Array:

@@ -26,6 +26,7 @@ DEFAULT_GAIN = 500.0
 OVERSPEED_MARGIN = 1.05
 OVERSPEED_AFTER_S = 0.1
 _SETTLED_RAD = 1e-6
+_STILL = np.zeros(6)
 _SETTLED_RAD_S = 1e-4
 
 
@@ -63,6 +64,8 @@ class ServoState:
     @property
     def overspeed_joint(self) -> int | None:
         """Index of a joint that wanted too much speed for too long."""
+        if self.overspeed_s is _STILL:
+            return None
         worst = int(self.overspeed_s.argmax())
         return worst if self.overspeed_s[worst] >= OVERSPEED_AFTER_S else None
 
@@ -93,15 +96,20 @@ def step(state: ServoState, *, dt_s: float, max_speed_rad_s: float = MAX_JOINT_S
     damping = 2.0 * NATURAL_FREQUENCY_RAD_S * point.aheadtime / DEFAULT_AHEADTIME
     pull = dt_s * stiffness
     wanted = (state.speed + pull * (reference - state.position)) / (1.0 + dt_s * damping + dt_s * pull)
-    too_fast = np.abs(wanted) > max_speed_rad_s * OVERSPEED_MARGIN
-    speed = np.clip(wanted, -max_speed_rad_s, max_speed_rad_s)
+    overspeed_s = _STILL
+    speed = wanted
+    # Seldom needed, and most of the time of this function otherwise.
+    if max(abs(joint) for joint in wanted.tolist()) > max_speed_rad_s:
+        speed = np.clip(wanted, -max_speed_rad_s, max_speed_rad_s)
+        too_fast = np.abs(wanted) > max_speed_rad_s * OVERSPEED_MARGIN
+        overspeed_s = np.where(too_fast, state.overspeed_s + dt_s, 0.0)
     following = ServoState(
         position=state.position + dt_s * speed,
         speed=speed,
         reference=reference,
         point=point,
         time_left_s=time_left_s,
-        overspeed_s=np.where(too_fast, state.overspeed_s + dt_s, 0.0),
+        overspeed_s=overspeed_s,
     )
     if following.settled:
         return replace(following, position=point.target, speed=np.zeros(6))

@@ -54,19 +54,18 @@ class Gamepad:
         """The gamepad at ``path``, or the only one there is. Raises `DeviceError`."""
         if path is not None:
             return cls(EventDevice(path))
-        first, *others = [*evdev.find_devices(evdev.BTN_SOUTH)] or [None]
-        if first is None:
+        found = list(evdev.find_devices(evdev.BTN_SOUTH))
+        if not found:
             raise DeviceError(
                 f"expected a gamepad among {evdev.INPUT}/event*, found none that can be read: plug it in, or add "
                 "yourself to the group 'input'"
             )
-        for device in others:
-            device.close()
-        if others:
-            first.close()
-            names = ", ".join(f"{device.path} ({device.name})" for device in (first, *others))
+        if len(found) > 1:
+            for device in found:
+                device.close()
+            names = ", ".join(f"{device.path} ({device.name})" for device in found)
             raise DeviceError(f"expected one gamepad, found {names}: say which with --port")
-        return cls(first)
+        return cls(found[0])
 
     @property
     def problem(self) -> str:

@@ -12,7 +12,8 @@ from teleop.devices.device import DeviceError
 
 ESCAPE = "escape"
 _ESCAPE_SEQUENCES = {
-    b"[A": "up", b"[B": "down", b"[C": "right", b"[D": "left", b"OA": "up", b"OB": "down", b"OC": "right", b"OD": "left",
+    b"[A": "up", b"[B": "down", b"[C": "right", b"[D": "left",
+    b"OA": "up", b"OB": "down", b"OC": "right", b"OD": "left",
     b"[5~": "page up", b"[6~": "page down",
 }  # fmt: skip
 _CONTROL_KEYS = {

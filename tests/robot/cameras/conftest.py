@@ -118,16 +118,22 @@ class FakeZeds:
 
 
 @pytest.fixture
-def zeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeZeds]:
+def pyzed_is_forgotten() -> Iterator[None]:
+    """Whatever is imported as ``pyzed`` in a test is not there in the next one."""
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyzed"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def zeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyzed_is_forgotten: None) -> FakeZeds:
     """The fake SDK, importable in this process and, with ``zeds.environment``, in others."""
     folder = tmp_path / "zeds"
     folder.mkdir()
     fake = FakeZeds(folder)
     monkeypatch.setenv("FAKE_ZED_DIR", str(folder))
     monkeypatch.syspath_prepend(str(FAKE_PYZED))
-    yield fake
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pyzed"]:
-        del sys.modules[name]
+    return fake
 
 
 @pytest.fixture

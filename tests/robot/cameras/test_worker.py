@@ -157,7 +157,7 @@ def test_a_zed_without_its_sdk_says_how_to_get_it(rig_path: Path) -> None:
     content = yaml.safe_load(rig_path.read_text())
     content["cameras"]["wrist"]["backend"] = "zed"
     rig_path.write_text(yaml.safe_dump(content))
-    with pytest.raises(BackendUnavailableError, match=r"install the SDK .*get_python_api\.py"):
+    with pytest.raises(BackendUnavailableError, match=r"install the SDK, .*get_python_api\.py"):
         make_backend("wrist", rig=load_rig(rig_path)).open()
 
 

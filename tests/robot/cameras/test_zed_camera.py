@@ -1,7 +1,6 @@
 """The ZED driver against a fake SDK in this process: what it asks for, what it checks, what it refuses."""
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,13 +232,11 @@ def test_automatic_exposure_has_no_known_time(zed_rig_path: Path, zeds: Any) -> 
 
 
 def test_a_foreign_package_of_that_name_is_not_taken_for_the_sdk(
-    config: CameraConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: CameraConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyzed_is_forgotten: None
 ) -> None:
     (tmp_path / "pyzed").mkdir()
     (tmp_path / "pyzed" / "__init__.py").write_text("")
     (tmp_path / "pyzed" / "sl.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("pyzed", "pyzed.sl"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(BackendUnavailableError, match=r"not Stereolabs'.*get_python_api\.py"):
         ZedCamera("exterior", config=config).open()

@@ -192,6 +192,29 @@ def test_a_push_beyond_the_collision_level_is_a_collision(client, control) -> No
     assert client.ask("RobotMode()") == "0,{5},RobotMode();"
 
 
+def test_an_arm_that_is_hand_guided_gives_way_to_a_force_and_stays_where_it_was_led(twin, client, control) -> None:
+    client.ask("StartDrag()")
+    before = packet(twin)["tool_vector_actual"][:3].copy()
+    control.fault(TwinFault.PUSH, force_n=[0, 30, 0], duration_s=0.5)
+    wait_until(lambda: packet(twin)["tool_vector_actual"][1] > before[1] + 20.0)
+    time.sleep(0.6)
+    led = packet(twin)["tool_vector_actual"][:3].copy()
+    client.ask("StopDrag()")
+    assert client.ask("RobotMode()") == "0,{5},RobotMode();"
+    time.sleep(0.3)
+    np.testing.assert_allclose(packet(twin)["tool_vector_actual"][:3], led, atol=2.0)
+    client.ask("MovJ(joint={0,0,-90,0,90,0})")
+    wait_until(lambda: client.ask("RobotMode()") == "0,{5},RobotMode();")
+
+
+def test_a_push_is_felt_as_a_force_at_the_tool(twin, client, control) -> None:
+    client.ask("SetCollisionLevel(0)")
+    control.fault(TwinFault.PUSH, force_n=[0, 0, 40], duration_s=1.0)
+    wait_until(lambda: packet(twin)["tcp_force"][2] > 25.0)
+    client.ask("SetCollisionLevel(3)")
+    wait_until(lambda: abs(packet(twin)["tcp_force"][2]) < 2.0)
+
+
 @pytest.mark.usefixtures("runtime_of_twin")
 def test_dropped_connections_and_a_silent_gripper_can_be_rehearsed(twin, client, control) -> None:
     with socket.create_connection((HOST, twin.rig.arm.feedback_port), timeout=10) as connection:
