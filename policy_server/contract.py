@@ -5,7 +5,7 @@ A stock openpi server sends no contract: `Contract.from_metadata` is None then.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 CONTRACT_VERSION = 1
@@ -78,6 +78,8 @@ class Contract:
 
     `image_size` is (height, width) in pixels: what the policy sees; larger pictures are scaled down by the server.
     `relative_joints` tells how the checkpoint was trained; actions on the wire are absolute either way.
+    `camera_backends` maps a camera to the backends that its training pictures came through; a camera that is not named
+    there says nothing.
     """
 
     policy: str
@@ -89,11 +91,12 @@ class Contract:
     motion_image: bool
     normalization_digest: str
     checkpoint_digest: str
+    camera_backends: dict[str, list[str]] = field(default_factory=dict)
     version: int = CONTRACT_VERSION
 
     def to_metadata(self) -> dict[str, Any]:
         """The flat map that goes under the metadata key ``contract``."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "interface"}
+        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "interface"}
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in own.items()}
         return plain | self.interface.to_json()
 
@@ -115,17 +118,20 @@ class Contract:
     def mismatches(self, expected: Interface) -> list[str]:
         """One line for each field in which the policy differs from what the robot expects, naming both sides."""
         return [
-            f"{field.name}: the robot has {_listed(mine)}, the policy {self.policy!r} has {_listed(theirs)}"
-            for field in fields(Interface)
-            if (mine := getattr(expected, field.name)) != (theirs := getattr(self.interface, field.name))
+            f"{part.name}: the robot has {_listed(mine)}, the policy {self.policy!r} has {_listed(theirs)}"
+            for part in fields(Interface)
+            if (mine := getattr(expected, part.name)) != (theirs := getattr(self.interface, part.name))
         ]
 
 
 def _read(kind: type, flat: Mapping[str, Any]) -> dict[str, Any]:
     """The dataclass fields of `kind` out of the flat map, checked; unknown keys of a newer peer are left alone."""
     hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind) if field.name != "interface"]
-    return {name: _field(name, hints[name], flat) for name in names}
+    return {
+        part.name: _field(part.name, hints[part.name], flat)
+        for part in fields(kind)
+        if part.name != "interface" and (part.name in flat or part.default_factory is MISSING)
+    }
 
 
 def _field(name: str, hint: Any, flat: Mapping[str, Any]) -> Any:
@@ -138,9 +144,18 @@ def _field(name: str, hint: Any, flat: Mapping[str, Any]) -> Any:
         return tuple(value)
     if hint is float and type(value) in (int, float):
         return float(value)
+    if hint == dict[str, list[str]] and _is_names_by_name(value):
+        return value
     if hint in (bool, int, str) and type(value) is hint:
         return value
     raise ContractError(f"contract: {name} = {value!r} is no {getattr(hint, '__name__', hint)}")
+
+
+def _is_names_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for key, names in value.items()
+    )
 
 
 def _listed(value: Any) -> str:

@@ -134,6 +134,7 @@ def describe(spec: PolicySpec) -> dict[str, Any]:
         "interface": spec.interface.to_json(),
         "normalization": spec.normalization.to_json(),
         "relative": list(spec.relative),
+        "camera_backends": spec.camera_backends,
     }
 
 
@@ -152,6 +153,7 @@ def parse_spec(description: Mapping[str, Any]) -> PolicySpec:
         interface=Interface.from_json(description["interface"]),
         normalization=Normalization.from_json(description["normalization"]),
         relative=tuple(description["relative"]),
+        camera_backends=description.get("camera_backends", {}),
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ class PolicySpec:
     """Everything about a policy except its weights and its tokenizer's file.
 
     `relative` (action dimension) marks the actions that were trained as differences to the state at the chunk's start.
-    The interface's image keys fill openpi's camera slots in order; its last action is the gripper.
+    The interface's image keys fill openpi's camera slots in order; its last action is the gripper. `camera_backends`
+    maps a camera to the backends that its training pictures came through; empty: not known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PolicySpec:
     interface: Interface
     normalization: Normalization
     relative: tuple[bool, ...]
+    camera_backends: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         states, actions = len(self.interface.state_names), len(self.interface.action_names)
@@ -122,6 +124,7 @@ class Policy:
             motion_image=False,
             normalization_digest=spec.normalization.digest,
             checkpoint_digest=checkpoint_digest,
+            camera_backends=spec.camera_backends,
         )
 
     @property

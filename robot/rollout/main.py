@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from configs.schema import ConfigError, available
 from policy_server.client import PolicyClientError
+from robot.cameras import BackendMismatchError
 from robot.daemon.errors import RobotdError
 from robot.processes import stop_event_on_signals
 from robot.ring import RingBusyError, RingError
@@ -27,6 +28,7 @@ from robot.twin.control import TwinControlError
 
 EXPECTED_ERRORS = (
     ConfigError,
+    BackendMismatchError,
     StationError,
     RobotdError,
     PolicyClientError,
@@ -68,6 +70,8 @@ class Arguments:
     """For a server that wants one."""
     allow_unknown_contract: bool = False
     """Trust a server that does not say what its policy expects (a stock openpi server)."""
+    allow_other_cameras: bool = False
+    """Run a policy that was trained on pictures of another camera backend (SDK, UVC, twin) than this rig's."""
     yes: bool = False
     """On a real rig: do not ask before each episode whether the scene is set up."""
 
@@ -141,6 +145,7 @@ def _plan(options: Arguments) -> RolloutPlan:
         seed=options.seed,
         api_key=options.api_key,
         allow_unknown_contract=options.allow_unknown_contract,
+        allow_other_cameras=options.allow_other_cameras,
         assume_ready=options.yes,
     )
 

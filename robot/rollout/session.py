@@ -13,6 +13,7 @@ from rich.console import Console
 
 from configs.schema import RigConfig, TaskConfig, load_rig, load_task
 from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
+from robot.cameras import require_matching_backends
 from robot.clock import seconds_to_ns
 from robot.daemon import RobotClient
 from robot.daemon.errors import FaultError, MoveRefusedError, RobotdError
@@ -58,6 +59,7 @@ class RolloutPlan:
     seed: int = 0
     api_key: str | None = None
     allow_unknown_contract: bool = False
+    allow_other_cameras: bool = False
     assume_ready: bool = False
 
 
@@ -79,8 +81,8 @@ def run_rollout(
 ) -> RolloutResult:
     """Run the plan's episodes; ends early when ``stop`` is set or when an episode had to be aborted.
 
-    Raises `ConfigError`, `StationError`, `RobotdError`, `PolicyClientError`, `UnknownContractError`, `RingError` or
-    `TwinControlError`: in each case nothing moves any more.
+    Raises `ConfigError`, `BackendMismatchError`, `StationError`, `RobotdError`, `PolicyClientError`,
+    `UnknownContractError`, `RingError` or `TwinControlError`: in each case nothing moves any more.
     """
     rig = load_rig(plan.rig)
     tasks = [load_task(task) for task in plan.tasks]
@@ -97,6 +99,11 @@ def run_rollout(
             _trials(rig, plan, console) as trials,
             ExitStack() as exits,
         ):
+            require_matching_backends(
+                {} if client.contract is None else client.contract.camera_backends,
+                now={name: camera.backend for name, camera in rig.cameras.items()},
+                allow_other=plan.allow_other_cameras,
+            )
             robot.acquire()
             with stopped_motions(stop):
                 enable(robot, stop=stop)

@@ -23,6 +23,16 @@ def test_a_contract_survives_the_wire() -> None:
     assert Contract.from_metadata(metadata) == CONTRACT
 
 
+def test_the_backends_of_the_training_pictures_survive_the_wire_and_may_be_absent() -> None:
+    trained = replace(CONTRACT, camera_backends={"wrist": ["zed", "replay"]})
+    metadata = wire.unpack(wire.pack({"contract": trained.to_metadata()}))
+    assert Contract.from_metadata(metadata) == trained
+    older = {key: value for key, value in CONTRACT.to_metadata().items() if key != "camera_backends"}
+    assert Contract.from_metadata({"contract": older}) == CONTRACT
+    with pytest.raises(ContractError, match="camera_backends"):
+        Contract.from_metadata({"contract": older | {"camera_backends": {"wrist": "zed"}}})
+
+
 def test_a_stock_server_has_no_contract() -> None:
     assert Contract.from_metadata({}) is None
 
