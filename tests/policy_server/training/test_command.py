@@ -69,7 +69,7 @@ def test_what_can_not_work_is_refused_in_words_before_training(
 
 
 def test_the_autoencoder_learns_flow_images_and_can_then_be_used(recipe: Recipe, tmp_path: Path) -> None:
-    changes = ["stage=vae", "motion.vae=null", "steps=100", "batch=8", "optimizer.learning_rate=0.003"]
+    changes = ["stage=vae", "motion.vae=null", "steps=60", "batch=8", "optimizer.learning_rate=0.003"]
     path = tmp_path / "vae.yaml"
     path.write_text(recipe.override([*changes, f"data.frame_cache={tmp_path / 'frames'}"]).to_yaml())
     out = tmp_path / "vae.json"
