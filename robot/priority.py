@@ -10,13 +10,15 @@ import os
 
 log = logging.getLogger(__name__)
 
-DEVICE_PRIORITY = 1
-"""The twin (a real device does not slow down when the PC is busy), camera workers and the 15 Hz loop."""
-SERVO_PRIORITY = 2
+DRAWING_PRIORITY = 1
+"""The twin's pictures: tens of milliseconds at a time, for which nothing else may have to wait."""
+DEVICE_PRIORITY = 2
+"""The rest of the twin (a real device does not slow down when the PC is busy), camera workers and the 15 Hz loop."""
+SERVO_PRIORITY = 3
 """robotd."""
 
 
-def prefer_this_thread() -> None:
+def prefer_this_thread(priority: int = DEVICE_PRIORITY) -> None:
     """Run the calling thread before ordinary ones; for threads that sleep most of the time.
 
     Every thread of a process that shares the interpreter lock with it should call this: an ordinary one that loses its
@@ -24,7 +26,7 @@ def prefer_this_thread() -> None:
     """
     with contextlib.suppress(PermissionError):
         policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
-        os.sched_setscheduler(0, policy, os.sched_param(DEVICE_PRIORITY))
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
 
 
 def prefer_this_process() -> bool:

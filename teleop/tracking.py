@@ -26,6 +26,8 @@ ESCAPE_SCALE = 0.5
 """Share of the speed at which the arm may leave a singularity that it is in."""
 _IK_ITERATIONS = 4
 _LEAD_HALVINGS = 4
+_CREEP = 0.05
+"""Share of the speed below which slowing down before a singularity has become a stop."""
 _SPEED_SHARE = 0.95
 """Share of the rig's joint speed limit that teleoperation uses: robotd's follower needs the rest to catch up."""
 
@@ -164,7 +166,7 @@ def _clear_of_singularities(command: Array, step: Array, *, found: set[Limitatio
         return step
     scale = singularity_speed_scale(max(present, CONDITION_SLOW))
     for share in (scale, scale / 2, scale / 4):
-        if share <= 0.0:
+        if share < _CREEP:
             break
         reached = max(condition_number(command + 0.5 * share * step), condition_number(command + share * step))
         if reached < CONDITION_STOP:

@@ -8,14 +8,13 @@ from robot.arm.errors import PortOccupiedError
 from robot.arm.firmware import Protocol
 from robot.arm.protocol import FEEDBACK_PERIOD_S, RobotMode
 from robot.daemon.machine import mode_name
-from robot.doctor.arm_view import ArmView
+from robot.doctor.arm_view import STALE_FEEDBACK_S, ArmView
 from robot.doctor.check import Check, green, red, unseen, yellow
 from robot.faults import Fault
 from robot.state import MachineState
 
 PAYLOAD_TOLERANCE_KG = 0.01
 CENTER_TOLERANCE_M = 0.002
-STALE_FEEDBACK_S = 0.1
 _NO_PACKET = "no feedback packet came (see the line 'feedback')"
 _NO_DASHBOARD = "the command port could not be used (see 'command port' and 'control mode')"
 _BUSY_MODES = {

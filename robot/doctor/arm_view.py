@@ -18,6 +18,7 @@ from robot.arm.errors import ArmError, NotTcpModeError
 from robot.arm.feedback import FeedbackReader
 from robot.arm.firmware import Protocol, identify_protocol
 from robot.arm.protocol import decode_feedback
+from robot.clock import seconds_to_ns
 from robot.daemon import RobotClient
 from robot.daemon.errors import RobotdError
 from robot.daemon.lock import holder_pid
@@ -26,6 +27,8 @@ from robot.doctor.gripper_view import GripperView, look_at_gripper
 
 PACKET_TIMEOUT_S = 1.0
 FEEDBACK_WATCH_S = 0.4
+STALE_FEEDBACK_S = 0.1
+_LOOKS = 5
 _OCCUPIED_TEXT_S = 0.15
 
 
@@ -95,7 +98,13 @@ def local_address(host: str) -> tuple[str | None, str]:
 
 def _ask_robotd(rig: RigConfig) -> RobotdStatus | None:
     with contextlib.suppress(RobotdError), RobotClient.connect(rig, name=f"doctor {os.getpid()}") as client:
-        return client.status()
+        status = client.status()
+        for _ in range(_LOOKS):
+            if status.feedback_age_ns < seconds_to_ns(STALE_FEEDBACK_S):
+                break
+            time.sleep(STALE_FEEDBACK_S)  # a hiccup, perhaps
+            status = client.status()
+        return status
     return None
 
 

@@ -11,11 +11,14 @@ from robot.arm.dashboard import DashboardClient
 from robot.arm.errors import ArmError
 from robot.arm.feedback import ArmFeedback, FeedbackReader
 from robot.arm.protocol import RobotMode
+from robot.clock import seconds_to_ns
 from robot.daemon.checks import open_dashboard
 from robot.daemon.lock import holder_pid
 from robot.daemon.machine import mode_name
 
-FRESH_S = 2.0
+FRESH_S = 5.0
+STUCK_S = 1.0
+READY_S = 3.0
 
 
 class SessionError(RuntimeError):
@@ -57,7 +60,7 @@ class ArmSession:
     def newest(self) -> ArmFeedback:
         """The next packet; `SessionError` when the controller's time stands still."""
         newest = self.feedback.wait(timeout_s=FRESH_S)
-        if self.feedback.stale:
+        if self.feedback.age_ns() > seconds_to_ns(STUCK_S):
             raise SessionError("the arm's feedback stands still: its time stamp does not advance")
         return newest
 
@@ -88,8 +91,12 @@ class ArmSession:
         return describe_active_alarms(self.rig.arm.host, ids, port=self.rig.arm.alarm_port)
 
     def require_ready(self) -> None:
-        """`SessionError` unless the arm is enabled, at rest and without alarms."""
+        """`SessionError` unless the arm is enabled, at rest and without alarms, or is so in a moment (a queue command,
+        such as a setting, counts as running until it is done)."""
+        deadline_s = time.monotonic() + READY_S
         newest = self.newest()
+        while newest.robot_mode == RobotMode.RUNNING and time.monotonic() < deadline_s:
+            newest = self.newest()
         if newest.robot_mode != RobotMode.ENABLE or newest.error or newest.collision:
             raise SessionError(
                 f"expected the arm enabled and at rest, it is in mode {mode_name(newest.robot_mode)}: {self.alarms()}"

@@ -33,6 +33,9 @@ reply_like = st.one_of(
     st.text(alphabet="0123456789-,{}[]();=.eEnaNiInfF \t\r\n", max_size=300),
     st.integers(0, 5000).map(lambda count: "9" * count + ",{},X()"),
     st.integers(0, 3000).map(lambda depth: "0," + "{" * depth),
+    st.lists(st.sampled_from(["1", "-2.5", "nan", "inf", "1e999", "[", "]", "{1}", "x", ""]), max_size=6).map(
+        lambda values: f"0,{{{','.join(values)}}},X()"
+    ),
 )
 
 

@@ -24,7 +24,7 @@ def found(checks, name):
     return next(check.found for check in checks if check.name == name)
 
 
-def wait_for(condition, timeout_s=10.0):
+def wait_for(condition, timeout_s=40.0):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -125,7 +125,7 @@ def test_the_first_day_is_walked_through_and_its_answers_land_in_a_copy(twin, mo
     before = twin.path.read_text()
     target, result = twin.folder / "out" / "answers.yaml", twin.folder / "commission.json"
     arguments = ["commission", "--rig", str(twin.path), "--yes", "--output", str(target), "--json", str(result)]
-    assert main(arguments) == 0, result.read_text()
+    assert main(arguments) == 0, [q for q in json.loads(result.read_text())["questions"] if q["problem"]]
     assert twin.path.read_text() == before
     answers = load_rig(target).commissioning
     assert answers["queue_ids"].value is True

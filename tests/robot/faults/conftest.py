@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,29 @@ from robot.twin.control import TwinControl, TwinFault
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 _RUNTIME = "NOVA_PI_RUNTIME_DIR"
 _AT_REST = (MachineState.READY, MachineState.HOLDING)
+_STARVED = (Fault.FEEDBACK_STALE, Fault.GRIPPER_SILENT, Fault.SERVO_REPLIES_MISSING)
+"""What a test machine does to the station by itself when it has no processor time for it."""
+_ATTEMPTS = 3
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A test that failed because the machine starved the station is tried again; a broken stack fails every time."""
+    try:
+        return (yield)
+    except Exception:
+        cell = pyfuncitem.funcargs.get("cell")
+        for attempt in range(2, _ATTEMPTS + 1):
+            if cell is None or cell.client.status().fault not in _STARVED:
+                raise
+            cell.restore()
+            try:
+                pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+                return True
+            except Exception:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> bool:
@@ -64,6 +87,9 @@ class Cell:
         arm = dict(zip(("dashboard_port", "feedback_port", "slow_feedback_port", "alarm_port"), ports, strict=False))
         content["arm"] |= arm
         content["twin"] |= {"control_port": ports[4], "power_on_s": 0.1}
+        # Small pictures are drawn quickly.
+        for camera in content["cameras"].values():
+            camera.update(width=320, height=180)
         # The set-points come at the rate that the vendor recommends, so that a slow test machine keeps up.
         content["arm"]["servo"]["rate_hz"] = 33
         self.rig_path = folder / "rig.yaml"

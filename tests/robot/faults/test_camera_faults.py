@@ -41,13 +41,21 @@ def log_of(cell, camera: str) -> str:
     return (cell.folder / f"camera-{camera}.log").read_text()
 
 
-@pytest.fixture(autouse=True)
-def both_cameras_deliver(cell, eventually) -> None:
+@pytest.fixture
+def delivering(cell, eventually) -> None:
+    """Both cameras are there: after some faults their workers have to be started again."""
     assert eventually(lambda: delivers(cell, "exterior") and delivers(cell, "wrist"), 40.0)
 
 
 def run_episode(cell, policy, folder: Path, *, seconds: float, broken: TwinFault, **arguments) -> EpisodeEnd:
-    """One episode during which something breaks after a second."""
+    """One episode during which something breaks once the policy moves the arm."""
+
+    def break_it() -> None:
+        deadline_s = time.monotonic() + seconds
+        while cell.client.state().machine_state is not MachineState.STREAMING and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        cell.control.fault(broken, **arguments)
+
     scheduler = ChunkScheduler(
         SchedulerConfig(
             mode=ExecutionMode.ASYNC,
@@ -60,7 +68,7 @@ def run_episode(cell, policy, folder: Path, *, seconds: float, broken: TwinFault
         )
     )
     observations = ObservationReader(cell.rig)
-    breaker = threading.Timer(1.0, cell.control.fault, (broken,), arguments)
+    breaker = threading.Thread(target=break_it)
     breaker.start()
     with PolicyLink(connect(policy.uri), prompt="stay") as link, StepLog(folder / "steps.jsonl") as log:
         loop = RolloutLoop(
@@ -78,12 +86,13 @@ def run_episode(cell, policy, folder: Path, *, seconds: float, broken: TwinFault
     return end
 
 
+@pytest.mark.usefixtures("delivering")
 @pytest.mark.parametrize("broken", [TwinFault.CAMERA_UNPLUG, TwinFault.CAMERA_FREEZE, TwinFault.CAMERA_BLACK])
 def test_a_camera_that_fails_ends_the_episode_and_the_arm_holds(
     cell, policy, eventually, tmp_path: Path, broken: TwinFault
 ) -> None:
     end = run_episode(cell, policy, tmp_path, seconds=20.0, broken=broken, camera="exterior")
-    assert end.reason is EndReason.CAMERA, end
+    assert end.reason is EndReason.CAMERA, f"{end} {cell.client.status()}"
     assert end.reason.aborted
     assert policy.requests > 0
     assert eventually(lambda: cell.client.status().at_rest)
@@ -94,6 +103,7 @@ def test_a_camera_that_fails_ends_the_episode_and_the_arm_holds(
     assert cell.client.state().machine_state is MachineState.HOLDING, "and nothing moves because of that"
 
 
+@pytest.mark.usefixtures("delivering")
 def test_late_pictures_are_not_acted_on(cell, policy, tmp_path: Path) -> None:
     cell.control.fault(TwinFault.CAMERA_LATE, camera="exterior", seconds=0.5)
     time.sleep(1.0)
@@ -103,6 +113,7 @@ def test_late_pictures_are_not_acted_on(cell, policy, tmp_path: Path) -> None:
     assert seen == {Rejection.EXTERIOR_STALE}
 
 
+@pytest.mark.usefixtures("delivering")
 def test_cameras_too_far_apart_in_time_are_not_acted_on(cell) -> None:
     cell.control.fault(TwinFault.CAMERA_LATE, camera="wrist", seconds=0.5)
     time.sleep(1.0)
@@ -111,6 +122,30 @@ def test_cameras_too_far_apart_in_time_are_not_acted_on(cell) -> None:
     reader.close()
     assert Rejection.CAMERAS_APART in seen
     assert not any(isinstance(one, Observation) for one in seen)
+
+
+@pytest.mark.usefixtures("delivering")
+def test_a_changed_exposure_is_seen_in_every_frame(cell, eventually) -> None:
+    with frames(cell, "wrist") as reader:
+        before = float(reader.latest().value["exposure_s"])
+        cell.control.fault(TwinFault.CAMERA_EXPOSURE, camera="wrist")
+        assert eventually(lambda: float(reader.latest().value["exposure_s"]) > 2 * before)
+
+
+@pytest.mark.usefixtures("delivering")
+def test_the_state_of_the_arm_goes_on_while_a_camera_is_gone(cell) -> None:
+    cell.control.fault(TwinFault.CAMERA_UNPLUG, camera="exterior")
+    time.sleep(0.6)
+    state: RobotState = cell.client.state()
+    assert (time.monotonic_ns() - state.receive_ns) * 1e-9 < 1.0
+    assert age_s(cell, "exterior") > 0.4
+
+
+@pytest.mark.usefixtures("delivering")
+def test_a_camera_that_falls_back_to_a_slower_rate_is_refused(cell, eventually) -> None:
+    cell.control.fault(TwinFault.CAMERA_FPS, camera="wrist")
+    assert eventually(lambda: "found serial 10000001, 320x180 at 7.5 fps" in log_of(cell, "wrist"), 30.0)
+    assert not delivers(cell, "wrist")
 
 
 def test_swapped_cameras_are_refused_by_both_serial_numbers(cell, eventually) -> None:
@@ -123,24 +158,3 @@ def test_swapped_cameras_are_refused_by_both_serial_numbers(cell, eventually) ->
 
     assert eventually(refused, 30.0), log_of(cell, "exterior")
     assert not delivers(cell, "exterior"), "no picture of the wrong camera is published"
-
-
-def test_a_camera_that_falls_back_to_a_slower_rate_is_refused(cell, eventually) -> None:
-    cell.control.fault(TwinFault.CAMERA_FPS, camera="wrist")
-    assert eventually(lambda: "found serial 10000001, 640x360 at 7.5 fps" in log_of(cell, "wrist"), 30.0)
-    assert not delivers(cell, "wrist")
-
-
-def test_a_changed_exposure_is_seen_in_every_frame(cell, eventually) -> None:
-    with frames(cell, "wrist") as reader:
-        before = float(reader.latest().value["exposure_s"])
-        cell.control.fault(TwinFault.CAMERA_EXPOSURE, camera="wrist")
-        assert eventually(lambda: float(reader.latest().value["exposure_s"]) > 2 * before)
-
-
-def test_the_state_of_the_arm_goes_on_while_a_camera_is_gone(cell) -> None:
-    cell.control.fault(TwinFault.CAMERA_UNPLUG, camera="exterior")
-    time.sleep(0.6)
-    state: RobotState = cell.client.state()
-    assert (time.monotonic_ns() - state.receive_ns) * 1e-9 < 1.0
-    assert age_s(cell, "exterior") > 0.4

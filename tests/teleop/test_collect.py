@@ -1,0 +1,187 @@
+"""Whole sessions on a twin: the scripted operator, a keyboard on a pseudo-terminal, and replay."""
+
+import contextlib
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from configs.schema import CONFIGS, RigConfig, load_rig
+from robot.daemon.lock import holder_pid
+from robot.processes import Child
+from robot.recording import Episode, Label, list_episodes
+from robot.twin.control import TwinControl
+from teleop.collect import main
+from teleop.replay import main as replay_main
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A running twin and the rig file that leads to it."""
+
+    rig: RigConfig
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
+    folder = tmp_path_factory.mktemp("teleop")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    patch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    dashboard, feedback, slow, control = (listener.getsockname()[1] for listener in listeners)
+    for listener in listeners:
+        listener.close()
+    content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
+    content["name"] = "teleop"
+    content["arm"].update(dashboard_port=dashboard, feedback_port=feedback, slow_feedback_port=slow)
+    content["twin"]["control_port"] = control
+    path = folder / "teleop.yaml"
+    path.write_text(yaml.safe_dump(content))
+    rig = load_rig(path)
+    twin = Child(
+        "twin", module="robot.twin.server", args=("--rig", str(path), "--headless"), log_path=folder / "twin.log"
+    )
+    try:
+        TwinControl.wait(rig, timeout_s=60.0).close()
+        yield Cell(rig, path)
+    finally:
+        twin.stop()
+        patch.undo()
+
+
+def collect_arguments(cell: Cell, output: Path, *more: str) -> list[str]:
+    return ["--rig", str(cell.path), "--task", "cup", "--output", str(output), "--reserve-gib", "0.05", *more]
+
+
+def test_the_expert_collects_an_episode_that_can_be_replayed_and_the_session_knows_that_it_is_done(
+    cell: Cell, tmp_path: Path
+) -> None:
+    output, report = tmp_path / "raw", tmp_path / "collect.json"
+    arguments = collect_arguments(
+        cell, output, "--device", "expert", "--episodes", "1", "--seconds", "40", "--operator", "Ada"
+    )
+    assert main([*arguments, "--json", str(report)]) == 0
+    (record,) = json.loads(report.read_text())["episodes"]
+    assert record["label"] == "success"
+    (meta,) = list_episodes(output).episodes
+    assert (meta.outcome.label, meta.description.request.operator) == (Label.SUCCESS, "Ada")
+    steps = Episode(output / meta.id).steps
+    assert len(steps) == record["steps"]
+    engaged = steps[steps["engaged"] == 1]
+    assert len(engaged) > 30
+    assert np.isfinite(engaged["requested_joints_rad"]).all()
+    assert np.nanmax(np.abs(engaged["sent_joints_rad"] - engaged["requested_joints_rad"])) < 0.1
+    assert np.nanmax(np.abs(engaged["measured_joints_rad"] - engaged["sent_joints_rad"])) < 0.35
+    assert {0.0, 1.0} <= set(engaged["requested_gripper"].tolist())
+    assert np.isfinite(engaged["device_raw"][:, :6]).all()
+    assert holder_pid(cell.rig.name) is None, "the station that it started must be gone"
+
+    assert main(arguments) == 0, "called again, nothing is left to do"
+    assert len(list_episodes(output).episodes) == 1
+
+    tracked = tmp_path / "replay.json"
+    assert replay_main([str(output / meta.id), "--rig", str(cell.path), "--json", str(tracked)]) == 0
+    found = json.loads(tracked.read_text())
+    assert found["ok"]
+    assert found["tracking"]["joint_rms_rad"] < 0.1
+
+
+def test_a_keyboard_session_moves_the_arm_labels_the_episode_and_ends_on_quit(
+    cell: Cell, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    output = tmp_path / "raw"
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "teleop.collect", *collect_arguments(cell, output, "--episodes", "2")]
+    process = subprocess.Popen(
+        [*command, "--countdown", "0"], stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    output_fd = process.stdout.fileno()
+    os.set_blocking(output_fd, False)
+    said = ""
+
+    def says(words: str) -> bool:
+        nonlocal said
+        with contextlib.suppress(BlockingIOError):
+            said += os.read(output_fd, 65536).decode()
+        assert process.poll() is None, said
+        return words in said
+
+    try:
+        wait_for(lambda: says("set up the scene"), what="the prompt")
+        os.write(master, b"\r")
+        wait_for(lambda: says("recording"), what="the recording")
+        time.sleep(0.3)
+        os.write(master, b" ")
+        for _ in range(25):
+            os.write(master, b"a")
+            time.sleep(0.04)
+        os.write(master, b"gn")
+        wait_for(lambda: says("failure"), what="the end of the episode")
+        said = said[said.index("failure") :]
+        wait_for(lambda: says("set up the scene"), what="the next prompt")
+        os.write(master, b"q")
+        assert process.wait(30) == 130
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        os.close(master)
+        os.close(slave)
+    (meta,) = list_episodes(output).episodes
+    assert meta.outcome.label is Label.FAILURE
+    steps = Episode(output / meta.id).steps
+    assert steps["engaged"].any()
+    way = steps["measured_tcp_position_m"][-1] - steps["measured_tcp_position_m"][0]
+    assert way[1] > 0.02, "the key for left moves the tool along the base's y"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rig", "nosuchrig"], "no such file"),
+        (["--episodes", "0"], "--episodes: expected 1 or more"),
+        (["--speed", "1.5"], "speed_scale: expected more than 0 and at most 1"),
+        (["--device", "gamepad", "--port", "nosuchdevice"], "is the device plugged in"),
+        (["--device", "leader"], "calibration file"),
+        (["--device", "expert", "--rig", "lab", "--frame", "view"], "--view-yaw-deg"),
+        (["--reserve-gib", "1000000"], "GiB free"),
+    ],
+)
+def test_what_cannot_work_ends_with_one_clear_line(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["--output", str(tmp_path / "raw")]
+    small = [] if "--reserve-gib" in arguments else ["--reserve-gib", "0.05"]
+    assert main([*usual, *small, *arguments]) == 1
+    text = capsys.readouterr().err.strip()
+    assert words in text
+    assert text.count("\n") == 0, text
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """``wait_for(look, what=...)`` until ``look()`` is true."""
+
+    def wait(look: Callable[[], bool], *, what: str) -> None:
+        deadline_s = time.monotonic() + 60.0
+        while not look():
+            assert time.monotonic() < deadline_s, f"{what}: not within 60 s"
+            time.sleep(0.05)
+
+    return wait
