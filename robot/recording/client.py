@@ -98,6 +98,8 @@ class RecorderClient:
                 if answers:
                     break
         except TimeoutError:
+            # A late answer would be taken for the next one; the recorder ends the episode as ``aborted:client``.
+            self._socket.close()
             raise RecorderUnavailableError(f"the recorder did not answer {command.value!r} in time") from None
         except (OSError, CommandError) as error:
             raise RecorderUnavailableError(f"the connection to the recorder is lost: {error}") from None

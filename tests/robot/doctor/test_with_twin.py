@@ -58,7 +58,8 @@ CAMERAS = {"camera exterior", "camera wrist"}
         ({"control mode"}, TwinFault.NOT_TCP, {}),
     ],
 )
-def test_a_fault_turns_its_own_line_red_and_no_other(twin, lines, fault, arguments):
+def test_a_fault_turns_its_own_line_red_and_no_other(twin, lines, fault, arguments, monkeypatch):
+    monkeypatch.setattr(camera_checks, "PATIENCE_S", 0.0)  # this test has its own
     twin.control.fault(fault, **arguments)
     seen = []
     try:
