@@ -9,17 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hypothesis
 import pytest
 import yaml
 
 from configs.schema import CONFIGS, RigConfig, load_rig
 from robot.processes import Child
 from robot.twin.control import TwinControl
-
-# A busy machine is no failure.
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
 
 _TESTS = Path(__file__).parent.parent
 REPOSITORY = _TESTS.parent.parent

@@ -7,12 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hypothesis
 import pytest
-
-# A busy machine is no failure.
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
 
 
 def _load(path: Path) -> ModuleType:
