@@ -72,7 +72,9 @@ def test_a_second_client_is_told_and_closed_and_the_first_goes_on(server, ports,
 
 
 def test_the_port_is_free_again_after_the_client_has_gone(server, ports, connect) -> None:
-    connect(ports[0]).close()
+    first = connect(ports[0])
+    wait_until(lambda: server.dashboard_clients == 1)
+    first.close()
     wait_until(lambda: server.dashboard_clients == 0)
     assert connect(ports[0]).ask("RobotMode()") == "0,{5},RobotMode();"
 
