@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.report import write_json
 from configs.schema import RigConfig, TaskConfig
 from robot.daemon import RobotClient
 from robot.daemon.errors import MoveRefusedError, RobotdError
@@ -18,7 +19,7 @@ from robot.rollout.chunks import ChunkScheduler, SchedulerConfig
 from robot.rollout.client import EndReason, EpisodeEnd, RolloutLoop, wait_until_still
 from robot.rollout.observation import ObservationReader
 from robot.rollout.policy_link import PolicyLink
-from robot.rollout.results import EpisodeResult, write_json
+from robot.rollout.results import EpisodeResult
 from robot.rollout.steps import StepLog
 from robot.rollout.trials import Trials
 

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
+from configs.report import write_json
 from configs.schema import ConfigError, available
 from policy_server.client import PolicyClientError
 from robot.cameras import BackendMismatchError
@@ -21,7 +22,7 @@ from robot.ring import RingBusyError, RingError
 from robot.rollout.chunks import ExecutionMode
 from robot.rollout.display import RolloutDisplay
 from robot.rollout.policy_link import UnknownContractError
-from robot.rollout.results import RolloutResult, summary_table, write_json
+from robot.rollout.results import RolloutResult, summary_table
 from robot.rollout.session import PlanError, RolloutPlan, exit_code, run_rollout
 from robot.station import StationError
 from robot.twin.control import TwinControlError

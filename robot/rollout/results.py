@@ -1,12 +1,9 @@
 """What a rollout was worth: episodes, success rates with confidence intervals, timings; as JSON and as tables."""
 
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,14 +129,6 @@ def wilson95(successes: int, trials: int) -> tuple[float, float]:
     half = _Z95 / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
     # At the ends the bound is exact, rounding aside.
     return (0.0 if successes == 0 else middle - half), (1.0 if successes == trials else middle + half)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write by way of a temporary file, so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
 
 
 def summary_table(result: RolloutResult) -> Group:

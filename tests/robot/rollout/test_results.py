@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from configs.report import write_json
 from robot.rollout.client import EndReason
 from robot.rollout.policy_link import PolicyIdentity
-from robot.rollout.results import EpisodeResult, RolloutResult, summary_table, wilson95, write_json
+from robot.rollout.results import EpisodeResult, RolloutResult, summary_table, wilson95
 
 POLICY = PolicyIdentity("nano-random", trained=False, digest="d", image_size=(96, 96))
 
