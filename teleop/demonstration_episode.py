@@ -3,13 +3,17 @@
 What is recorded is what a policy would have seen and what the teacher then commanded. While the arm is being disturbed
 nothing is recorded: the disturbance cuts a demonstration into parts, each of which is an episode of its own, so that
 no action ever follows a picture that it does not belong to.
+
+A policy may lead: it moves the arm for a while, unrecorded, and the teacher corrects it from wherever it got to
+(DAgger's states with the teacher's actions; Ross et al. 2011, Kelly et al. 2019).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from robot.evaluation.virtual import VirtualPolicy
 from robot.motion.inverse_kinematics import damped_step
 from robot.motion.kinematics import flange_pose
 from robot.motion.nova5 import fingertip_height_m
@@ -53,14 +57,24 @@ class Demonstration:
     flaws: tuple[Flaw, ...]
 
 
-def demonstrate(env: TwinEnv, seed: int, *, prop: Prop, height: int, width: int) -> Demonstration:
+Leader = Callable[[TwinEnv, DemonstrationPlan], VirtualPolicy]
+"""Gives the policy that leads a demonstration, for an environment that has just been reset."""
+
+
+def demonstrate(
+    env: TwinEnv, seed: int, *, prop: Prop, height: int, width: int, leader: Leader | None = None
+) -> Demonstration:
     """The demonstration of that seed, with pictures of ``height`` x ``width`` px from both cameras."""
     env.reset(seed, prop)
-    plan = draw_plan(seed, prop=prop, layout=env.sim.layout)
+    plan = draw_plan(seed, prop=prop, layout=env.sim.layout, led=leader is not None)
     env.reset(seed, prop, start=plan.start)
-    teacher = Expert(env.sim, prop, seed=seed, options=plan.teacher)
     parts, left_ticks, success = [Part()], AFTER_SUCCESS_TICKS, False
     flaws: tuple[Flaw, ...] = ()
+    if leader is not None and plan.lead is not None:
+        success, flaws = _follow(leader(env, plan), env, plan.lead.ticks)
+        if success or Flaw.TIPPED in flaws:
+            return Demonstration(plan, (), False, plan.lead.ticks, flaws)
+    teacher = Expert(env.sim, prop, seed=seed, options=plan.teacher)
     tick = 0
     while tick < round(TIME_LIMIT_S * CONTROL_RATE_HZ) and left_ticks > 0:
         kick = _kick_at(plan, tick)
@@ -83,6 +97,18 @@ def demonstrate(env: TwinEnv, seed: int, *, prop: Prop, height: int, width: int)
         tick += 1
     kept = [part for part in parts if len(part) >= SHORTEST_PART]
     return Demonstration(plan, kept, success, tick, flaws)
+
+
+def _follow(policy: VirtualPolicy, env: TwinEnv, ticks: int) -> tuple[bool, tuple[Flaw, ...]]:
+    """Let the policy act for so many ticks, or until nothing is left to correct: success, flaws."""
+    success: bool = False
+    flaws: tuple[Flaw, ...] = ()
+    for _ in range(ticks):
+        result = env.step(policy.act())
+        success, flaws = bool(result.info["success"]), result.info["flaws"]
+        if success or Flaw.TIPPED in flaws:
+            break
+    return success, flaws
 
 
 def _kick_at(plan: DemonstrationPlan, tick: int) -> Kick | None:

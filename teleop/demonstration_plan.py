@@ -31,6 +31,8 @@ _FIRST_KICK, _LAST_KICK = 8, 70
 _KICK_TICKS = (3, 7)
 _KICK_SPEED_M_S = (0.08, 0.25)
 _FUMBLE_SHARE = 0.2
+_LEAD_TICKS = (6, 130)
+_LEAD_LATENCIES_S = (0.0, 0.05, 0.1, 0.2)
 _STREAM = 21
 _TRIES = 200
 
@@ -61,6 +63,15 @@ class Kick:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """A policy moves the arm for the first `ticks` ticks, its chunks `latency_s` late, before the teacher takes
+    over."""
+
+    ticks: int
+    latency_s: float
+
+
+@dataclass(frozen=True)
 class DemonstrationPlan:
     """One demonstration. The same seed gives the same plan."""
 
@@ -70,18 +81,24 @@ class DemonstrationPlan:
     start: ArmStart
     teacher: ExpertOptions
     kicks: tuple[Kick, ...]
+    lead: Lead | None = None
 
 
-def draw_plan(seed: int, *, prop: Prop, layout: Layout) -> DemonstrationPlan:
-    """The demonstration of that seed in a scene with that layout."""
+def draw_plan(seed: int, *, prop: Prop, layout: Layout, led: bool = False) -> DemonstrationPlan:
+    """The demonstration of that seed in a scene with that layout; with `led`, the correction of a policy, which begins
+    where a rollout does and is not disturbed by anything else."""
     random = np.random.default_rng([seed, _STREAM])
     kind = list(_START_SHARES)[int(random.choice(len(_START_SHARES), p=list(_START_SHARES.values())))]
+    kind = StartKind.HOME if led else kind
     teacher = ExpertOptions(
         speed_factor=random.uniform(*_SPEED_FACTORS),
         speed_noise_m_s=random.uniform(*_SPEED_NOISE_M_S),
         max_yaw_rad=MAX_YAW_RAD,
     )
     start = _draw_start(random, kind, layout)
+    if led:
+        lead = Lead(int(random.integers(*_LEAD_TICKS)), float(random.choice(_LEAD_LATENCIES_S)))
+        return DemonstrationPlan(seed, prop, kind, start, teacher, (), lead)
     kicks = _draw_kicks(random) if random.random() < _KICKED_SHARE else ()
     return DemonstrationPlan(seed, prop, kind, start, teacher, kicks)
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from rich.table import Table
 from configs.report import append_line, read_lines, write_json
 from configs.schema import ConfigError, RigConfig, load_rig, load_task
 from robot.clock import NS_PER_S
+from robot.evaluation.policy_process import serving
 from robot.processes import Child, ChildFailedError, stop_event_on_signals
 from robot.recording.dataset import layout as form
 from robot.recording.dataset.dataset import Dataset, DatasetSpec
@@ -56,6 +58,9 @@ class Arguments:
     """Processes that simulate and draw."""
     seed: int = 100_000
     """Seed of the first demonstration; the next ones follow."""
+    lead: Annotated[str | None, tyro.conf.arg(metavar="POLICY")] = None
+    """Corrections instead: this policy (a configuration, or ws://HOST:PORT) moves the arm for up to nine seconds, and
+    the teacher goes on from wherever it got to. Only the teacher is recorded."""
     height: int = 216
     """Height of the pictures, px; they are as wide as the rig's cameras are for their height."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -74,6 +79,7 @@ class Made:
     start: str
     kicks: int
     parts: tuple[int, ...]
+    lead: int = 0
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Made":
@@ -105,13 +111,19 @@ def run(options: Arguments, *, stop: threading.Event, console: Console) -> list[
     tasks = [load_task(task) for task in options.tasks]
     size = _picture_size(rig, options.height)
     prompts: dict[str, str] = {task.target_object: task.prompt for task in tasks}
-    with Dataset(options.output, _spec(rig, size)) as dataset:
+    with ExitStack() as stack:
+        dataset = stack.enter_context(Dataset(options.output, dataset_spec(rig, size)))
         manifest = options.output / MANIFEST_NAME
         made = read_manifest(manifest)
         done = {each.seed for each in made}
         first = next(seed for seed in range(options.seed, options.seed + len(done) + 1) if seed not in done)
         spool = options.output / ".spool"
         spool.mkdir(exist_ok=True)
+        leading: tuple[str, ...] = ()
+        if options.lead is not None:
+            policy = stack.enter_context(serving(options.lead, log_path=spool / "policy.log"))
+            policy.wait_until_ready(stop)
+            leading = ("--lead", policy.url, "--rig", options.rig)
         workers = [
             Child(
                 f"demonstration worker {number}",
@@ -119,6 +131,7 @@ def run(options: Arguments, *, stop: threading.Event, console: Console) -> list[
                 args=[
                     *("--spool", str(spool), "--first", str(first + number), "--stride", str(options.workers)),
                     *("--tasks", *prompts, "--height", str(size.height), "--width", str(size.width)),
+                    *leading,
                 ],
                 log_path=spool / f"worker-{number}.log",
                 environment={"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"), "LP_NUM_THREADS": "1"},
@@ -129,7 +142,7 @@ def run(options: Arguments, *, stop: threading.Event, console: Console) -> list[
             with _progress(console) as bar:
                 shown = bar.add_task("demonstrations", total=options.episodes, completed=sum(m.success for m in made))
                 for each in _finished(spool, first, workers, stop):
-                    _commit(each, spool, dataset, prompt=prompts[each.task])
+                    commit(each, spool, dataset, prompt=prompts[each.task])
                     made.append(each)
                     append_line(manifest, {name: getattr(each, name) for name in Made.__dataclass_fields__})
                     bar.update(shown, completed=sum(m.success for m in made))
@@ -163,7 +176,7 @@ def _finished(spool: Path, first: int, workers: list[Child], stop: threading.Eve
         stop.wait(_POLL_S)
 
 
-def _commit(made: Made, spool: Path, dataset: Dataset, *, prompt: str) -> None:
+def commit(made: Made, spool: Path, dataset: Dataset, *, prompt: str) -> None:
     """The parts of a demonstration as episodes of the data set. What a crash left half done is done again."""
     for number in range(len(made.parts)):
         source_id = f"demonstration-{made.seed}-{number}"
@@ -180,7 +193,10 @@ def _commit(made: Made, spool: Path, dataset: Dataset, *, prompt: str) -> None:
                 columns[f"{form.CAPTURE_PREFIX}{camera}"] = time_ns
                 histograms[camera] = PictureHistogram(rows[f"histogram_{camera}"], pictures=len(tick))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                (spool / f"{stem}-{camera}.mp4").replace(target)
+                film = spool / f"{stem}-{camera}.mp4"
+                # A crash between two cameras has left this one's film where it belongs.
+                if film.exists() or not target.exists():
+                    film.replace(target)
         source = {"source_id": source_id, "label": "success", "operator": "scripted teacher"}
         source |= {"rig": dataset.spec.rig_name, "software": dataset.spec.software}
         dataset.commit(columns, task=prompt, histograms=histograms, source=source)
@@ -199,7 +215,8 @@ def _picture_size(rig: RigConfig, height: int) -> PictureSize:
     return PictureSize(height=height, width=width)
 
 
-def _spec(rig: RigConfig, size: PictureSize) -> DatasetSpec:
+def dataset_spec(rig: RigConfig, size: PictureSize) -> DatasetSpec:
+    """What a data set of that simulated rig's demonstrations holds."""
     cameras: dict[str, dict[str, Any]] = {}
     for camera in CameraName:
         optics = intrinsics(camera, height=size.height, width=size.width)

@@ -15,7 +15,7 @@ ALLOWED = {
     "configs": ("configs",),
     "robot": ("robot", "configs", "policy_server.wire", "policy_server.client", "policy_server.contract"),
     "policy_server": ("policy_server", "configs"),
-    "teleop": ("teleop", "robot", "configs"),
+    "teleop": ("teleop", "robot", "configs", "policy_server.client"),
     "calibration": ("calibration", "robot", "configs"),
 }
 

@@ -167,10 +167,10 @@ PRESETS: dict[str, Pi0Config] = {
     # Small enough for a control loop, and for training, on a laptop's processor.
     "nano": Pi0Config(
         vision=VisionConfig(
-            image_size=96, patch_size=32, width=192, depth=0, heads=6, mlp_width=768, stem_channels=(24, 48, 96, 128)
+            image_size=96, patch_size=16, width=192, depth=0, heads=6, mlp_width=768, stem_channels=(24, 48, 96)
         ),
-        trunk=GemmaConfig(width=192, depth=3, mlp_width=384, heads=6, kv_heads=6, head_width=32),
-        expert=GemmaConfig(width=128, depth=3, mlp_width=256, heads=6, kv_heads=6, head_width=32),
+        trunk=GemmaConfig(width=192, depth=4, mlp_width=384, heads=6, kv_heads=6, head_width=32),
+        expert=GemmaConfig(width=128, depth=4, mlp_width=256, heads=6, kv_heads=6, head_width=32),
         vocabulary_size=512,
         action_dim=7,
         action_horizon=15,

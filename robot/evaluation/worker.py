@@ -11,39 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from configs.schema import RigConfig, load_rig, load_task
-from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient, Reply
+from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
 from robot.evaluation.smoothness import log_dimensionless_jerk
 from robot.evaluation.trial import Outcome, Trial, append
-from robot.evaluation.virtual import VirtualEpisode, VirtualSettings, run_virtual
+from robot.evaluation.virtual import SeededClient, VirtualEpisode, run_virtual, virtual_settings
 from robot.motion.nova5 import GRIPPER_STROKE_M
 from robot.processes import stop_event_on_signals
 from robot.rollout.chunks import ExecutionMode
-from robot.rollout.session import RolloutPlan, scheduler_config
 from robot.twin.env import TwinEnv
 from robot.twin.props import Prop
 from robot.twin.sim import ArmStart
 from robot.twin.variation import VariationRange
 
 REQUEST_TIMEOUT_S = 120.0
-CHUNKS_OF_A_START = 1000
-
-
-class SeededClient:
-    """Asks with noise that depends on the start and on which chunk it is, and on nothing else: not on the policy, nor
-    on what other workers ask meanwhile. So trials that are paired share their noise, and a trial can be repeated."""
-
-    def __init__(self, client: PolicyClient, *, start: int) -> None:
-        self._client = client
-        self._seed = start * CHUNKS_OF_A_START
-
-    def infer(
-        self, observation: dict[str, object], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
-    ) -> Reply:
-        """The next chunk."""
-        seed, self._seed = self._seed, self._seed + 1
-        return self._client.infer(
-            observation, observation_time_ns=observation_time_ns, action_prefix=action_prefix, seed=seed
-        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,24 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(trial: Trial, env: TwinEnv, client: PolicyClient, rig: RigConfig) -> VirtualEpisode:
     task = load_task(trial.task)
-    plan = RolloutPlan(
-        rig=rig.name,
-        tasks=(trial.task,),
-        episodes=1,
-        server="",
-        mode=ExecutionMode(trial.mode),
-        output=Path(),
-        replan_ticks=trial.replan_ticks,
-    )
-    camera = rig.cameras["exterior"]
-    contract = client.contract
-    sent = (camera.height, camera.width) if contract is None else contract.image_size
-    settings = VirtualSettings(
-        scheduling=scheduler_config(rig, plan),
+    settings = virtual_settings(
+        rig,
+        client,
         latency_s=trial.latency_s,
         time_limit_s=task.time_limit_s,
-        picture=(camera.height, camera.width),
-        sent=sent,
+        mode=ExecutionMode(trial.mode),
+        replan_ticks=trial.replan_ticks,
     )
     start = ArmStart(rig.start.joints_rad, (1.0 - rig.start.gripper) * GRIPPER_STROKE_M)
     prop = Prop.from_label(task.target_object)

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from robot.clock import NS_PER_S, Clock, MonotonicClock, Ticker, seconds_to_ns
 from robot.daemon.errors import RobotdError
+from robot.faults import Fault
 from robot.motion.waypoints import Waypoints
 from robot.priority import CLIENT_PRIORITY, prefer_all_threads
 from robot.ring import Sample
@@ -45,11 +46,12 @@ _LOG = logging.getLogger("rollout")
 
 
 class EndReason(Enum):
-    """Why an episode ended. Only the first two are results; the others abort it."""
+    """Why an episode ended. Some are results, if only of a policy that failed; the others abort it."""
 
     SUCCESS = "success"
     TIME_LIMIT = "time limit"
     STOPPED = "stopped by the operator"
+    COLLISION = "the arm ran into something"
     FAULT = "robot fault"
     ROBOTD_LOST = "robotd does not answer"
     REFUSED_BY_ROBOTD = "robotd refused"
@@ -61,7 +63,7 @@ class EndReason(Enum):
     @property
     def aborted(self) -> bool:
         """True when the episode says nothing about the policy."""
-        return self not in (EndReason.SUCCESS, EndReason.TIME_LIMIT, EndReason.GUARD)
+        return self not in (EndReason.SUCCESS, EndReason.TIME_LIMIT, EndReason.GUARD, EndReason.COLLISION)
 
 
 class WaypointReply(Protocol):
@@ -207,7 +209,8 @@ class RolloutLoop:
             self._finish(EndReason.ROBOTD_LOST, "its state ring stands still")
             return
         if state.value["machine_state"] == MachineState.FAULT:
-            self._finish(EndReason.FAULT, f"fault {int(state.value['fault'])}")
+            fault = int(state.value["fault"])
+            self._finish(EndReason.COLLISION if fault == Fault.COLLISION else EndReason.FAULT, f"fault {fault}")
             return
         seen = self._observations.read(wake_ns)
         chunk, failure = self._take_chunk(state)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from configs.schema import RigConfig, TaskConfig
+from robot.daemon.client import RobotClient
 from robot.operator_desk import OperatorDesk, Question
 from robot.rollout.rubric import STAGES, stage_name
 from robot.rollout.scene_gate import SceneGate
@@ -51,6 +52,9 @@ class DeskTrials:
 
     def place_arm(self) -> bool:
         return self._twin is not None and self._twin.place_arm()
+
+    def recover(self, robot: RobotClient) -> bool:
+        return self._twin is not None and self._twin.recover(robot)
 
     def begin(self, task: TaskConfig) -> None:
         return

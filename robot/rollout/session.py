@@ -186,9 +186,14 @@ def run_rollout(
                             folder=plan.output / f"episode-{number:03d}-{task.name}",
                         )
                     )
-                if finished and finished[-1].reason.aborted:
+                if finished and (finished[-1].reason.aborted or not _ready_again(finished[-1], trials, robot)):
                     break
     return RolloutResult(policy=policy, rig=rig.name, mode=plan.mode.value, episodes=tuple(finished))
+
+
+def _ready_again(last: EpisodeResult, trials: Trials, robot: RobotClient) -> bool:
+    """Whether the next episode may begin. After a collision a person has to look, unless the rig is simulated."""
+    return last.reason is not EndReason.COLLISION or trials.recover(robot)
 
 
 def scheduler_config(rig: RigConfig, plan: RolloutPlan) -> SchedulerConfig:

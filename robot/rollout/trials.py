@@ -13,8 +13,10 @@ from typing import Protocol, Self
 from rich.console import Console
 
 from configs.schema import RigConfig, TaskConfig
+from robot.daemon.client import RobotClient
 from robot.rollout.rubric import STAGES, stage_name
 from robot.rollout.scene_gate import SceneGate
+from robot.state import MachineState
 from robot.twin.control import TwinControl, TwinControlError
 
 _JUDGE_PERIOD_S = 0.25
@@ -44,6 +46,10 @@ class Trials(Protocol):
         """Put the arm to its start by other means than driving it; False where that is not possible."""
         ...
 
+    def recover(self, robot: RobotClient) -> bool:
+        """After a collision: make arm and scene ready for the next episode; False where that takes a person."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -65,6 +71,14 @@ class TwinTrials:
 
     def place_arm(self) -> bool:
         self._reset(arm=True)
+        return True
+
+    def recover(self, robot: RobotClient) -> bool:
+        """What ran into what is simulated: nobody has to look before the alarm is cleared."""
+        self._reset(arm=True)
+        robot.acknowledge(clear_alarm=True)
+        if robot.status().machine_state is MachineState.DISABLED:
+            robot.enable(drop_allowed=True)
         return True
 
     def _reset(self, *, arm: bool) -> None:
@@ -142,6 +156,9 @@ class OperatorTrials:
             question = f"{wrong}. Move the objects back, then press Enter: "
 
     def place_arm(self) -> bool:
+        return False
+
+    def recover(self, robot: RobotClient) -> bool:
         return False
 
     def begin(self, task: TaskConfig) -> None:

@@ -3,20 +3,30 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from configs.schema import ConfigError
+from configs.schema import ConfigError, load_rig
+from policy_server.replies import Reply
 from policy_server.training.data.lerobot import LeRobotTables
+from robot.evaluation.virtual import VirtualPolicy, VirtualSettings
+from robot.recording.dataset.dataset import Dataset
+from robot.recording.dataset.layout import PictureSize
+from robot.rollout.chunks import ExecutionMode
+from robot.rollout.session import RolloutPlan, scheduler_config
 from robot.twin.env import TwinEnv
 from robot.twin.layout import draw_layout
 from robot.twin.props import Prop
 from robot.twin.sim import TwinSim
 from teleop.demonstration_episode import demonstrate
-from teleop.demonstration_plan import MAX_YAW_RAD, StartKind, draw_plan
-from teleop.demonstrations import MANIFEST_NAME, Arguments, Made, read_manifest, run
+from teleop.demonstration_plan import MAX_YAW_RAD, DemonstrationPlan, StartKind, draw_plan
+from teleop.demonstration_worker import save
+from teleop.demonstrations import MANIFEST_NAME, Arguments, Made, commit, dataset_spec, read_manifest, run
+
+PLAN = RolloutPlan(rig="twin", tasks=(), episodes=1, server="", mode=ExecutionMode.ASYNC, output=Path())
 
 
 def make(folder: Path, *, episodes: int, rig: str = "twin") -> list[Made]:
@@ -61,6 +71,57 @@ def test_nothing_is_recorded_while_the_arm_is_disturbed() -> None:
     assert not recorded & set(range(kick.first, kick.first + kick.ticks))
     assert len(found.parts) == 2
     assert all(np.all(np.diff(part.ticks) == 1) for part in found.parts)
+
+
+class Wanderer:
+    """A policy that slowly turns the arm's base and shuts the jaws: nothing that anybody should learn."""
+
+    def infer(
+        self, observation: dict[str, Any], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+    ) -> Reply:
+        joints = observation["observation/joint_position"]
+        turned = joints + np.outer(np.arange(1, 16) * 0.01, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+        return Reply(np.column_stack([turned, np.ones(15)]), 0, observation_time_ns, 0, 0, 1.0, 1.0, None)
+
+
+def test_a_policy_that_leads_is_corrected_but_never_recorded() -> None:
+    scheduling = scheduler_config(load_rig("twin"), PLAN)
+    settings = VirtualSettings(scheduling, latency_s=0.1, time_limit_s=15.0, picture=(18, 32), sent=(18, 32))
+    began: list[np.ndarray] = []
+
+    def leader(env: TwinEnv, plan: DemonstrationPlan) -> VirtualPolicy:
+        began.append(env.sim.joints_rad)
+        return VirtualPolicy(env, Wanderer(), settings)
+
+    with TwinEnv(None) as env:
+        found = demonstrate(env, 7, prop=Prop.TAPE, height=18, width=32, leader=leader)
+    assert found.success
+    assert found.plan.lead is not None
+    assert found.plan.lead.ticks > 20
+    assert not found.plan.kicks
+    assert len(found.parts) == 1
+    states, actions = np.array(found.parts[0].states), np.array(found.parts[0].actions)
+    # It begins where the policy got to, jaws shut, and the first thing the teacher does is to open them.
+    assert states[0, 0] - began[0][0] > 0.15
+    assert states[0, 6] > 0.9
+    assert actions[0, 6] == 0.0
+
+
+def test_a_crash_between_two_cameras_loses_nothing(tmp_path: Path) -> None:
+    folder, spool = tmp_path / "twin", tmp_path / "spool"
+    spool.mkdir()
+    with TwinEnv(None) as env:
+        save(demonstrate(env, 3, prop=Prop.TAPE, height=36, width=64), spool)
+    made = Made.from_json(json.loads((spool / "3.json").read_text()))
+    rig = load_rig("twin")
+    with Dataset(folder, dataset_spec(rig, PictureSize(height=36, width=64))) as dataset:
+        exterior = dataset.video_files()["exterior"]
+        exterior.parent.mkdir(parents=True)
+        (spool / "3-0-exterior.mp4").replace(exterior)
+        commit(made, spool, dataset, prompt="Put the tape on the plate")
+    tables = LeRobotTables(folder)
+    assert tables.frame_count == sum(made.parts)
+    assert exterior.stat().st_size > 0
 
 
 def _kicks(env: TwinEnv, seed: int) -> int:

@@ -16,7 +16,7 @@ from robot.daemon.lock import holder_pid
 from robot.processes import Child
 from robot.rollout.main import main
 from robot.state import MachineState
-from robot.twin.control import TwinControl
+from robot.twin.control import TwinControl, TwinFault
 
 
 def test_a_served_policy_moves_the_arm_and_leaves_its_files(stack: Any, tmp_path: Path) -> None:
@@ -85,6 +85,25 @@ def test_killing_the_server_holds_the_arm_and_ctrl_c_ends_in_order(stack: Any, w
     assert holder_pid(stack.rig.name) is None
     with TwinControl.connect(stack.rig) as twin:
         assert twin.status()["alarms"] == []
+
+
+def test_after_a_collision_a_simulated_rig_goes_on_with_the_next_episode(
+    stack: Any, wait_for: Callable[..., Any], tmp_path: Path
+) -> None:
+    result_file = tmp_path / "result.json"
+    rollout = stack.rollout(
+        "collided", "--task", "cup", "--episodes", "2", "--seconds", "3", "--json", str(result_file)
+    )
+    wait_for(lambda: [s for s in rollout.steps() if s["machine_state"] == "STREAMING"], what="the arm streams")
+    with TwinControl.connect(stack.rig) as control:
+        control.fault(TwinFault.COLLISION)
+    code, out, err = rollout.wait()
+    assert code == 0, out + err
+    first, second = json.loads(result_file.read_text())["episodes"]
+    assert first["reason"] == "the arm ran into something"
+    assert not first["success"]
+    assert not first["aborted"], "it is a failure of the policy, not a void trial"
+    assert second["reason"] == "time limit"
 
 
 def test_a_lease_that_somebody_holds_is_one_clear_line(stack: Any, tmp_path: Path) -> None:

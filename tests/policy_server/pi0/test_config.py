@@ -37,7 +37,7 @@ def test_trunk_and_expert_must_be_able_to_attend_jointly() -> None:
 
 
 def test_a_stem_must_make_the_patches_that_patch_size_says() -> None:
-    with pytest.raises(ModelConfigError, match="make patches of 32 px, patch_size says 8"):
+    with pytest.raises(ModelConfigError, match="make patches of 16 px, patch_size says 8"):
         replace(preset("nano").vision, patch_size=8)
 
 
@@ -45,4 +45,4 @@ def test_the_stem_makes_as_many_tokens_as_the_configuration_counts() -> None:
     vision = preset("nano").vision
     tokens = VisionModel(vision)(torch.zeros(2, 3, 96, 96))
     assert tokens.shape == (2, vision.tokens_per_image, vision.width)
-    assert vision.tokens_per_image == 9
+    assert vision.tokens_per_image == 36

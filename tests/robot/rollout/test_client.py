@@ -16,6 +16,7 @@ from robot.cameras import frame_dtype
 from robot.cameras.exposure import TWIN_EXPOSURE_S
 from robot.daemon.errors import NoLeaseError
 from robot.daemon.snapshot import WaypointReply
+from robot.faults import Fault
 from robot.motion.waypoints import Waypoints
 from robot.ring import Ring
 from robot.rollout import client as client_module
@@ -40,6 +41,7 @@ class Rig:
         self.config = rig
         self.cameras_run = True
         self.machine_state = MachineState.READY
+        self.fault = Fault.NONE
         self._rings = {
             part: Ring.create(ring_name(rig.name, part), dtype=dtype, slots=slots)
             for part, dtype, slots in (
@@ -59,6 +61,7 @@ class Rig:
             record = np.zeros((), STATE_DTYPE)
             record["gripper_capture_ns"] = now_ns
             record["machine_state"] = self.machine_state
+            record["fault"] = self.fault
             self._rings["state"].write(record, capture_ns=now_ns)
             if count % 8 == 0 and self.cameras_run:
                 for part in ("camera.exterior", "camera.wrist"):
@@ -262,6 +265,14 @@ def test_a_fault_of_the_robot_ends_the_episode(run: Run, make_server: Callable[.
     end, _, _ = run(make_server(), arm, 10.0)
     assert end.reason is EndReason.FAULT
     assert arm.calls[-1] == "hold"
+
+
+def test_running_into_something_is_the_policys_failure(run: Run, make_server: Callable[..., Any], rig: Rig) -> None:
+    rig.fault = Fault.COLLISION
+    threading.Timer(0.4, lambda: setattr(rig, "machine_state", MachineState.FAULT)).start()
+    end, _, _ = run(make_server(), Arm(), 10.0)
+    assert end.reason is EndReason.COLLISION
+    assert not end.reason.aborted
 
 
 def test_losing_the_lease_ends_the_episode_with_robotds_words(run: Run, make_server: Callable[..., Any]) -> None:
