@@ -1,11 +1,18 @@
-"""What every test gets: hypothesis without deadlines, short garbage collections, and a marker for those that want the
-machine to themselves."""
+"""What every test gets: hypothesis without deadlines, short garbage collections, a marker for those that want the
+machine to themselves, and rigs on free ports."""
 
 import gc
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import yaml
+
+from configs.schema import CONFIGS
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("nova-pi", deadline=None)
@@ -70,3 +77,64 @@ def pytest_collection_finish() -> None:
     of a second, fake devices and control loops among them."""
     gc.collect()
     gc.freeze()
+
+
+def _free_ports(count: int) -> list[int]:
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """``free_ports(n)``: ports that nothing listens on now."""
+    return _free_ports
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    return _free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+def write_rig() -> Callable[..., Path]:
+    """``write_rig(folder, name, arm={...}, ...)``: a copy of the twin's rig on free ports, with these changes.
+
+    Its pictures are small, so that they are quickly drawn.
+    """
+
+    def write(folder: Path, name: str, **changes: dict[str, Any]) -> Path:
+        content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
+        content["name"] = name
+        keys = ("dashboard_port", "feedback_port", "slow_feedback_port", "extra_feedback_port", "alarm_port")
+        *ports, control_port = _free_ports(len(keys) + 1)
+        content["arm"] |= dict(zip(keys, ports, strict=True))
+        content["twin"] |= {"control_port": control_port, "power_on_s": 0.1}
+        for camera in content["cameras"].values():
+            camera |= {"width": 320, "height": 180}
+        for section, values in changes.items():
+            for key, value in values.items():
+                old = content[section].get(key)
+                content[section][key] = old | value if isinstance(old, dict) else value
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def _wait_for(look: Callable[[], Any], *, what: str, timeout_s: float = 40.0) -> Any:
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    """``wait_for(look, what=...)``: the first true thing that ``look()`` gives."""
+    return _wait_for

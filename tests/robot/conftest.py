@@ -1,7 +1,6 @@
-"""What the tests of several folders share: a controller and a gripper that fail on command, and rigs on free ports."""
+"""What the tests of several folders share: a controller and a gripper that fail on command."""
 
 import importlib.util
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
-
-from configs.schema import CONFIGS
 
 HERE = Path(__file__).parent
 
@@ -60,53 +56,6 @@ def make_gripper() -> Iterator[Callable[..., Any]]:
     yield make
     for gripper in made:
         gripper.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
-
-
-@pytest.fixture(scope="session")
-def free_ports() -> Callable[[int], list[int]]:
-    """``free_ports(n)``: ports that nothing listens on now."""
-    return _free_ports
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    return _free_ports(1)[0]
-
-
-@pytest.fixture(scope="session")
-def write_rig() -> Callable[..., Path]:
-    """``write_rig(folder, name, arm={...}, ...)``: a copy of the twin's rig on free ports, with these changes.
-
-    Its pictures are small, so that they are quickly drawn.
-    """
-
-    def write(folder: Path, name: str, **changes: dict[str, Any]) -> Path:
-        content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
-        content["name"] = name
-        keys = ("dashboard_port", "feedback_port", "slow_feedback_port", "extra_feedback_port", "alarm_port")
-        *ports, control_port = _free_ports(len(keys) + 1)
-        content["arm"] |= dict(zip(keys, ports, strict=True))
-        content["twin"] |= {"control_port": control_port, "power_on_s": 0.1}
-        for camera in content["cameras"].values():
-            camera |= {"width": 320, "height": 180}
-        for section, values in changes.items():
-            for key, value in values.items():
-                old = content[section].get(key)
-                content[section][key] = old | value if isinstance(old, dict) else value
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")

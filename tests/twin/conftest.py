@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,33 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from configs.schema import CONFIGS, RigConfig, load_rig
+from configs.schema import RigConfig, load_rig
 from robot.processes import Child
 from robot.twin.control import TwinControl
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
-def _wait_for(look: Callable[[], Any], *, what: str, timeout_s: float = 40.0) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.02)
-    return found
-
-
-@pytest.fixture
-def wait_for() -> Callable[..., Any]:
-    """``wait_for(look, what=...)``: the first true thing that ``look()`` gives."""
-    return _wait_for
 
 
 @dataclass
@@ -52,6 +27,7 @@ class Stack:
     rig_path: Path
     server_port: int
     folder: Path
+    wait_for: Callable[..., Any]
     server: Child | None = None
 
     def start_server(self) -> None:
@@ -62,7 +38,7 @@ class Stack:
             args=("--policy", "nano-random", "--port", str(self.server_port)),
             log_path=self.folder / "server.log",
         )
-        _wait_for(self._server_is_ready, what="the policy server", timeout_s=60.0)
+        self.wait_for(self._server_is_ready, what="the policy server", timeout_s=60.0)
 
     def _server_is_ready(self) -> bool:
         assert self.server is not None
@@ -112,24 +88,23 @@ class Rollout:
 
 
 @pytest.fixture(scope="module")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    write_rig: Callable[..., Path],
+    free_ports: Callable[[int], list[int]],
+    wait_for: Callable[..., Any],
+) -> Iterator[Stack]:
     """A twin and a policy server for the tests of a file; other files want the machine for themselves."""
     folder = tmp_path_factory.mktemp("stack")
     patch = pytest.MonkeyPatch()
     patch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     patch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
-    dashboard, feedback, slow, control, server_port = free_ports(5)
-    content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
-    content["name"] = "closedloop"
-    content["arm"].update(dashboard_port=dashboard, feedback_port=feedback, slow_feedback_port=slow)
-    content["twin"]["control_port"] = control
     # These tests are about what happens, not how fast: pictures are small, and a busy machine may show them late.
-    for camera in content["cameras"].values():
-        camera.update(getattr(request.module, "PICTURES", {"width": 320, "height": 180}))
-    content["observation"]["max_age_s"] = 1.0
-    rig_path = folder / "closedloop.yaml"
-    rig_path.write_text(yaml.safe_dump(content))
-    made = Stack(load_rig(rig_path), rig_path, server_port, folder)
+    pictures = getattr(request.module, "PICTURES", {})
+    cameras = {"exterior": pictures, "wrist": pictures}
+    rig_path = write_rig(folder, "closedloop", cameras=cameras, observation={"max_age_s": 1.0})
+    made = Stack(load_rig(rig_path), rig_path, free_ports(1)[0], folder, wait_for)
     twin = Child(
         "twin",
         module="robot.twin.server",

@@ -5,9 +5,7 @@ import math
 import os
 import shutil
 import signal
-import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
-from configs.schema import CONFIGS, RigConfig, load_rig
+from configs.schema import RigConfig, load_rig
 from policy_server import wire
 from policy_server.contract import SIX_JOINTS_AND_GRIPPER, Contract
 from robot.console.access import Session
@@ -33,34 +30,6 @@ from robot.rollout.flow_view import colours
 from robot.twin.control import TwinControl
 
 TOKEN = "a-token-for-tests"
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
-def _until(look: Callable[[], Any], *, what: str, timeout_s: float = 30.0) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.02)
-    return found
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[..., Any]:
-    """``until(look, what=...)``: the first true thing that ``look()`` gives."""
-    return _until
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on."""
-    return free_ports(1)[0]
 
 
 class SwayingPolicy:
@@ -127,6 +96,7 @@ class Stack:
     folder: Path
     policy: SwayingPolicy
     console_port: int
+    wait_for: Callable[..., Any]
     children: dict[str, Child] = field(default_factory=dict)
 
     @property
@@ -152,7 +122,7 @@ class Stack:
         for report in (read_job(self.rig.name, job) for job in (Job.ROLLOUT, Job.COLLECT)):
             if report is not None:
                 os.kill(report.pid, signal.SIGINT)
-        _until(lambda: self.moving() is None, what="the job that a test left running ends")
+        self.wait_for(lambda: self.moving() is None, what="the job that a test left running ends")
 
     def get(self, path: str) -> Any:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -172,7 +142,7 @@ class Stack:
             ),
             log_path=self.folder / f"{name}.log",
         )
-        _until(lambda: self._console_answers(name, port), what="the console")
+        self.wait_for(lambda: self._console_answers(name, port), what="the console")
 
     def _console_answers(self, name: str, port: int) -> bool:
         self.children[name].check()
@@ -184,7 +154,12 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_rig: Callable[..., Path],
+    free_ports: Callable[[int], list[int]],
+    wait_for: Callable[..., Any],
+) -> Iterator[Stack]:
     """Everything up, with cameras and robotd, for all tests of a file; other files want the machine for themselves."""
     folder = tmp_path_factory.mktemp("console")
     patch = pytest.MonkeyPatch()
@@ -192,19 +167,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # The browser shares the processor with the twin's drawing, which would otherwise be preferred.
     patch.setenv(ENVIRONMENT, "1")
     patch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
-    ports = free_ports(6)
-    content = yaml.safe_load((CONFIGS / "rigs" / "twin.yaml").read_text())
-    content["name"] = "console"
-    content["arm"].update(dashboard_port=ports[0], feedback_port=ports[1], slow_feedback_port=ports[2])
-    content["twin"]["control_port"] = ports[3]
-    # The browser gets what the twin leaves of the processor: small pictures leave it more.
-    for camera in content["cameras"].values():
-        camera.update(width=320, height=180)
-    content["observation"] = {"max_age_s": 1.0, "max_skew_s": 0.5}
-    rig_path = folder / "console.yaml"
-    rig_path.write_text(yaml.safe_dump(content))
-    policy = SwayingPolicy(ports[4])
-    made = Stack(load_rig(rig_path), rig_path, folder, policy, ports[5])
+    rig_path = write_rig(folder, "console", observation={"max_age_s": 1.0, "max_skew_s": 0.5})
+    policy_port, console_port = free_ports(2)
+    policy = SwayingPolicy(policy_port)
+    made = Stack(load_rig(rig_path), rig_path, folder, policy, console_port, wait_for)
     try:
         made.children["twin"] = Child(
             "twin",

@@ -115,7 +115,7 @@ def machine_state(stack: Any) -> tuple[MachineState, float]:
 
 
 def test_a_rollout_shows_predicted_and_measured_motion_and_stop_brakes_the_arm(
-    stack: Any, open_page: Callable[..., Any], until: Callable[..., Any]
+    stack: Any, open_page: Callable[..., Any], wait_for: Callable[..., Any]
 ) -> None:
     page = open_page("rollout")
     wait_until_operating(page)
@@ -130,12 +130,12 @@ def test_a_rollout_shows_predicted_and_measured_motion_and_stop_brakes_the_arm(
     assert page.evaluate("shell.store.chunks.size") >= 2
     assert page.evaluate("shell.store.path.length") == 15
 
-    until(lambda: machine_state(stack)[1] > 0.01, what="the arm moves")
+    wait_for(lambda: machine_state(stack)[1] > 0.01, what="the arm moves")
     box = page.locator("#stop").bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 20)
     pressed_s = time.monotonic()
     page.mouse.down()
-    until(lambda: machine_state(stack)[0] is MachineState.HOLDING, what="the arm holds", timeout_s=5.0)
+    wait_for(lambda: machine_state(stack)[0] is MachineState.HOLDING, what="the arm holds", timeout_s=5.0)
     print(f"STOP: holding {1e3 * (time.monotonic() - pressed_s):.0f} ms after the press")
     page.mouse.up()
     wait_for(page, "!shell.store.now.moving")
@@ -146,7 +146,7 @@ def test_a_rollout_shows_predicted_and_measured_motion_and_stop_brakes_the_arm(
 
 
 def test_the_space_bar_stops_and_a_second_page_only_watches(
-    stack: Any, open_page: Callable[..., Any], until: Callable[..., Any]
+    stack: Any, open_page: Callable[..., Any], wait_for: Callable[..., Any]
 ) -> None:
     first, second = open_page("rollout"), open_page("rollout")
     wait_until_operating(first)
@@ -155,9 +155,9 @@ def test_the_space_bar_stops_and_a_second_page_only_watches(
     assert not refused["ok"]
     assert "only the operator" in refused["detail"]
     first.click('[data-action="start"]')
-    until(lambda: machine_state(stack)[0] is MachineState.STREAMING, what="the policy acts")
+    wait_for(lambda: machine_state(stack)[0] is MachineState.STREAMING, what="the policy acts")
     second.keyboard.press("Space")
-    until(lambda: machine_state(stack)[0] is MachineState.HOLDING, what="the arm holds", timeout_s=5.0)
+    wait_for(lambda: machine_state(stack)[0] is MachineState.HOLDING, what="the arm holds", timeout_s=5.0)
     wait_for(first, "!shell.store.now.moving")
 
 
@@ -179,31 +179,31 @@ def tool_m(page: Any) -> np.ndarray:
 
 
 def test_a_headset_moves_the_arm_while_it_grips(
-    stack: Any, open_page: Callable[..., Any], until: Callable[..., Any]
+    stack: Any, open_page: Callable[..., Any], wait_for: Callable[..., Any]
 ) -> None:
     page = open_page("collect", script=IWER.read_text() + EMULATE_A_HEADSET, options=WITH_3D)
     before = start_episode(page)
     page.click('[data-action="vr"]')
     wait_for(page, "shell.view.hand.headset?.pose")
     page.evaluate(RAISE_THE_HAND)
-    until(lambda: tool_m(page)[2] - before[2] > 0.005, what="the tool goes up with the hand", timeout_s=60.0)
+    wait_for(lambda: tool_m(page)[2] - before[2] > 0.005, what="the tool goes up with the hand", timeout_s=60.0)
     page.evaluate("clearInterval(raising); headset.controllers.right.updateButtonValue('squeeze', 0)")
     wait_for(page, "!shell.view.hand.clutch")
     page.evaluate("shell.view.headset.session.end()")
     page.keyboard.press("Digit3")
-    until(lambda: not page.evaluate("shell.store.now.collect?.recording ?? false"), what="the episode is over")
+    wait_for(lambda: not page.evaluate("shell.store.now.collect?.recording ?? false"), what="the episode is over")
     page.evaluate("shell.operator.command({ command: 'stop_job', job: 'collect' })")
     wait_for(page, "!shell.store.now.moving")
 
 
 def test_an_episode_is_recorded_and_labelled_by_keyboard(
-    stack: Any, open_page: Callable[..., Any], until: Callable[..., Any]
+    stack: Any, open_page: Callable[..., Any], wait_for: Callable[..., Any]
 ) -> None:
     page = open_page("collect")
     before = start_episode(page)
     page.keyboard.down("Shift")
     page.keyboard.down("KeyW")
-    until(lambda: np.linalg.norm(tool_m(page) - before) > 0.01, what="the arm follows the keyboard")
+    wait_for(lambda: np.linalg.norm(tool_m(page) - before) > 0.01, what="the arm follows the keyboard")
     page.keyboard.up("KeyW")
     page.keyboard.up("Shift")
     page.keyboard.press("Digit1")
@@ -215,7 +215,7 @@ def test_an_episode_is_recorded_and_labelled_by_keyboard(
     wait_for(page, "document.querySelector('[data-label=success]')?.getAttribute('aria-pressed') === 'true'")
     wait_for(page, "document.querySelector('.camera img')?.naturalWidth > 0")
     page.click("[data-label=failure]")
-    until(
+    wait_for(
         lambda: list_episodes(stack.folder / "episodes").episodes[-1].outcome.label is Label.FAILURE,
         what="the label is written",
     )

@@ -120,7 +120,7 @@ def test_another_sites_page_is_not_let_in(server: Server) -> None:
         server.connect("/ws/stop", origin="http://evil.example").recv(timeout=5.0)
 
 
-def test_the_second_page_only_watches_until_the_first_one_leaves(server: Server, until: Callable[..., Any]) -> None:
+def test_the_second_page_only_watches_until_the_first_one_leaves(server: Server, wait_for: Callable[..., Any]) -> None:
     first, _ = server.operator()
     second, _ = server.operator()
     assert ask(first, {"kind": "take", "name": "Ada"})["operates"]
@@ -131,7 +131,7 @@ def test_the_second_page_only_watches_until_the_first_one_leaves(server: Server,
     assert not answer["ok"]
     assert "only the operator" in answer["detail"]
     first.close()
-    until(lambda: ask(second, {"kind": "take", "name": "Bob"})["operates"], what="the lease is free", timeout_s=5.0)
+    wait_for(lambda: ask(second, {"kind": "take", "name": "Bob"})["operates"], what="the lease is free", timeout_s=5.0)
     second.close()
 
 

@@ -23,11 +23,11 @@ def machine_state(stack: Any) -> MachineState:
 
 
 def test_the_arm_holds_when_the_operators_page_falls_silent(
-    stack: Any, until: Callable[..., Any], free_port: int
+    stack: Any, wait_for: Callable[..., Any], unused_port: int
 ) -> None:
-    stack.start_console("strict console", "--on-loss", "hold", "--no-station", port=free_port)
+    stack.start_console("strict console", "--on-loss", "hold", "--no-station", port=unused_port)
     headers = {"Authorization": f"Bearer {stack.token}"}
-    with connect(f"ws://127.0.0.1:{free_port}/ws/operator", additional_headers=headers) as page:
+    with connect(f"ws://127.0.0.1:{unused_port}/ws/operator", additional_headers=headers) as page:
 
         def say(content: dict[str, Any]) -> None:
             page.send(json.dumps({"sent_ms": time.time() * 1e3, **content}))
@@ -37,11 +37,11 @@ def test_the_arm_holds_when_the_operators_page_falls_silent(
                 say({"kind": "beat"})
                 return look()
 
-            until(look_and_beat, what="the policy acts", timeout_s=60.0)
+            wait_for(look_and_beat, what="the policy acts", timeout_s=60.0)
 
         say({"kind": "take", "name": "Ada"})
         say({"kind": "command", "seq": 1, "command": {"command": "start_rollout", "task": "cup", "seconds": 60}})
         beats_until(lambda: machine_state(stack) is MachineState.STREAMING)
         # From here on the page says nothing, but its connection stays.
-        until(lambda: machine_state(stack) is MachineState.HOLDING, what="the arm holds", timeout_s=20.0)
-    until(lambda: stack.moving() is None, what="the rollout ends", timeout_s=30.0)
+        wait_for(lambda: machine_state(stack) is MachineState.HOLDING, what="the arm holds", timeout_s=20.0)
+    wait_for(lambda: stack.moving() is None, what="the rollout ends", timeout_s=30.0)
