@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,25 +49,40 @@ class FrameSource:
         """
         if camera in self._cached:
             return [self._cached[camera][episode.first_row + index] for index in indices]
+        return self._decoded(camera, episode, indices, self._videos)
+
+    def _decoded(
+        self, camera: str, episode: EpisodeInfo, indices: Sequence[int], videos: VideoPool
+    ) -> list[np.ndarray]:
         if camera in episode.videos:
             span = episode.videos[camera]
-            raw = self._videos.frames(span.path, [span.start_s + index / self._tables.fps for index in indices])
+            raw = videos.frames(span.path, [span.start_s + index / self._tables.fps for index in indices])
         else:
             raw = [self._from_table(camera, episode.first_row + index) for index in indices]
         return [self._prepared(camera, picture) for picture in raw]
 
-    def cache(self, camera: str, folder: Path, *, progress: Progress | None = None) -> None:
-        """Decode a camera's frames into a file of `folder`, unless it is there, and read from it from now on."""
+    def cache(
+        self,
+        camera: str,
+        folder: Path,
+        *,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Decode a camera's frames into a file of `folder`, unless it is there, and read from it from now on. Several
+        cameras may be decoded at once, each in a thread; one that is told to `stop` leaves nothing."""
         shape = (self._tables.frame_count, self._size_px, self._size_px, 3)
         path = folder / f"{self._digest(camera)}.npy"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{os.getpid()}.new")
+            draft, videos = path.with_suffix(f".{os.getpid()}.new"), VideoPool()
             try:
                 pictures = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
                 for episode in self._tables.episodes:
+                    if stop is not None and stop.is_set():
+                        return
                     rows = slice(episode.first_row, episode.first_row + episode.length)
-                    pictures[rows] = self.frames(camera, episode, range(episode.length))
+                    pictures[rows] = self._decoded(camera, episode, range(episode.length), videos)
                     if progress is not None:
                         progress(rows.stop, shape[0])
                 pictures.flush()

@@ -4,9 +4,13 @@ A sample goes through the very transforms that serve the policy. Which samples m
 recipe's seed and the step alone, so a run that was interrupted goes on with the batches it would have had.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +175,15 @@ class SourceReader:
 
     def fill_cache(self, folder: Path, *, progress: Progress | None = None) -> None:
         """Decode every camera's frames once into `folder`, or use what is there."""
-        for feature in sorted({feature for features in self.config.cameras.values() for feature in features}):
-            self._frames.cache(feature, folder, progress=progress)
+        cameras = sorted({feature for features in self.config.cameras.values() for feature in features})
+        stop = threading.Event()
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+            cache = partial(self._frames.cache, folder=folder, progress=progress, stop=stop)
+            try:
+                for done in [threads.submit(cache, camera) for camera in cameras]:
+                    done.result()
+            finally:
+                stop.set()  # after an error or Ctrl-C the other cameras need not be finished
 
     def windows(self) -> Windows:
         """The low-dimensional data of the training episodes, for statistics."""
