@@ -1,5 +1,6 @@
 """From a policy's configuration to a policy ready to be served, with its motion head if it is wanted."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,9 +46,15 @@ def load(
 
 
 def located(source: str) -> str:
-    """A relative folder is looked for from here, then from the project's own folder; anything else is left as it is."""
+    """A relative folder is looked for from here, then from the project's own folder; of a training run it is the best
+    checkpoint, or the last where none was validated; anything else is left as it is."""
     beside_project = ROOT / source
-    return str(beside_project) if not Path(source).exists() and beside_project.is_dir() else source
+    found = str(beside_project) if not Path(source).exists() and beside_project.is_dir() else source
+    index = Path(found) / checkpoint.RUN_INDEX_FILE
+    if not index.is_file():
+        return found
+    names = json.loads(index.read_text(encoding="utf-8"))
+    return str(Path(found) / (names.get("best") or names["last"]))
 
 
 def assumptions_of(config: PolicyConfig) -> Assumptions:

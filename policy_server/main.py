@@ -59,7 +59,8 @@ class Options:
     policy: str = "nano"
     """Name of a file in configs/policies, or path to a YAML file."""
     checkpoint: str | None = None
-    """Another checkpoint than the configuration's: a folder (ours, openpi's, LeRobot's) or a name on the hub."""
+    """Another checkpoint than the configuration's: a folder (ours, a training run's, openpi's, LeRobot's) or a name
+    on the hub."""
     motion: bool = False
     """Keep the motion head, and send motion images to clients that ask for them."""
     precision: Precision = Precision.STORED

@@ -59,8 +59,8 @@ class Arguments:
     seed: int = 100_000
     """Seed of the first demonstration; the next ones follow."""
     lead: Annotated[str | None, tyro.conf.arg(metavar="POLICY")] = None
-    """Corrections instead: this policy (a configuration, or ws://HOST:PORT) moves the arm for up to nine seconds, and
-    the teacher goes on from wherever it got to. Only the teacher is recorded."""
+    """Corrections instead: this policy (a configuration, a run's folder, or ws://HOST:PORT) moves the arm for up to
+    nine seconds, and the teacher goes on from wherever it got to. Only the teacher is recorded."""
     height: int = 216
     """Height of the pictures, px; they are as wide as the rig's cameras are for their height."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

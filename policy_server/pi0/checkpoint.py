@@ -37,6 +37,8 @@ FORMAT_VERSION = 1
 WEIGHTS_FILE = "policy.safetensors"
 SPEC_FILE = "policy.json"
 TOKENIZER_FILE = "tokenizer.model"
+RUN_INDEX_FILE = "checkpoints.json"
+"""In the folder of a training run: which of its checkpoints is the last and which the best."""
 NANO_TOKENIZER = Path(__file__).parent / "assets" / "nano_tokenizer.model"
 
 SMALL_FILE_BYTES = 256 << 20

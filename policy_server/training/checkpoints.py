@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from policy_server.pi0.checkpoint import RUN_INDEX_FILE
 from policy_server.training.optimizer import Average
 from policy_server.training.sharding import gathered, shared_out
 
 TRAINING_FILE = "training.safetensors"
 PROGRESS_FILE = "training.json"
-INDEX_FILE = "checkpoints.json"
 
 
 class RunError(RuntimeError):
@@ -91,7 +91,7 @@ def last_checkpoint(run: Path) -> Path | None:
 
 def best_checkpoint(run: Path) -> Path | None:
     """The checkpoint with the lowest validation loss, or None when nothing was validated."""
-    index = run / INDEX_FILE
+    index = run / RUN_INDEX_FILE
     if not index.is_file():
         return None
     best = json.loads(index.read_text(encoding="utf-8")).get("best")
@@ -168,14 +168,14 @@ def _best_name(run: Path, progress: Progress) -> str | None:
 
 
 def _write_index(run: Path, *, last: str, best: str | None) -> None:
-    draft = run / f".{INDEX_FILE}.new"
+    draft = run / f".{RUN_INDEX_FILE}.new"
     draft.write_text(json.dumps({"last": last, "best": best}) + "\n", encoding="utf-8")
     _flush(draft)
-    draft.replace(run / INDEX_FILE)
+    draft.replace(run / RUN_INDEX_FILE)
 
 
 def _drop_old(run: Path) -> None:
-    index = json.loads((run / INDEX_FILE).read_text(encoding="utf-8"))
+    index = json.loads((run / RUN_INDEX_FILE).read_text(encoding="utf-8"))
     for folder in run.glob("step-*"):
         if folder.name not in (index["last"], index["best"]):
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,18 +16,23 @@ from policy_server.training.recipe import load_recipe
 from policy_server.training.ship import ship
 
 ROOT = Path(__file__).resolve().parents[2]
+CORRECTIONS = "outputs/datasets/twin-corrections"
+FIRST_CORRECTION = 500_000
+"""Seeds apart from the demonstrations' and from those of evaluations."""
 
 
 @dataclass(frozen=True)
 class NanoOptions:
-    """Make the small policy from nothing: demonstrations in the twin, the base policy, optical flow, the autoencoder of
-    flow images, the motion head's warm-up, joint training, and the checkpoint with its card. Hours on two cores. Called
-    again, it goes on where it stopped."""
+    """Make the small policy from nothing: demonstrations in the twin, a first policy, corrections of what it does, the
+    base policy, optical flow, the autoencoder of flow images, the motion head's warm-up, joint training, and the
+    checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
 
     target: Path = Path("outputs/nano")
     """New folder for the checkpoint."""
-    demonstrations: int = 450
+    demonstrations: int = 1000
     """How many to learn from."""
+    corrections: int = 275
+    """How often the teacher takes over from the first policy."""
     action_only: bool = False
     """Stop before the motion head: a policy that learned from actions alone."""
     ship: Path | None = None
@@ -40,11 +45,14 @@ class NanoOptions:
     """Write the result here."""
 
 
-def commands(*, demonstrations: int, action_only: bool) -> list[list[str]]:
+def commands(*, demonstrations: int, corrections: int, action_only: bool) -> list[list[str]]:
     """What is to be run, in order."""
+    led = ["--lead", "outputs/runs/nano-action-only", "--output", CORRECTIONS, "--seed", str(FIRST_CORRECTION)]
     found = [
         ["launch/demonstrations", "--episodes", str(demonstrations)],
         ["launch/train", "--recipe", "nano-action-only"],
+        ["launch/demonstrations", *led, "--episodes", str(corrections)],
+        ["launch/train", "--recipe", "nano-corrected"],
     ]
     if action_only:
         return found
@@ -59,7 +67,9 @@ def commands(*, demonstrations: int, action_only: bool) -> list[list[str]]:
 
 def run_nano(options: NanoOptions, console: Console) -> dict[str, object]:
     """Run the commands and ship what they made. Raises `subprocess.CalledProcessError` with the first that failed."""
-    wanted = commands(demonstrations=options.demonstrations, action_only=options.action_only)
+    wanted = commands(
+        demonstrations=options.demonstrations, corrections=options.corrections, action_only=options.action_only
+    )
     for command in [] if options.ship is not None else wanted:
         console.print(f"[bold]{' '.join(command)}[/]", highlight=False)
         if options.dry_run or _is_done(command):

@@ -47,7 +47,8 @@ class Arguments:
     order, judged by the operator. Ctrl-C at any moment; called again, it goes on."""
 
     policy: tuple[str, ...] = ("nano",)
-    """Names of configs/policies, paths to YAML files or addresses of running servers; NAME=PATH gives one an alias."""
+    """Names of configs/policies, YAML files, folders of checkpoints or training runs, or addresses of running servers;
+    NAME=PATH gives one an alias."""
     rig: str = "twin"
     """Name of a simulated rig in configs/rigs, or a path to a YAML file."""
     tasks: tuple[str, ...] = ()
@@ -270,8 +271,9 @@ def _plan(options: Arguments) -> EvaluationPlan:
 
 
 def load_policy_argument(name_or_path: str) -> str:
-    """The argument itself, once its file has been read; an address is taken as it is. Raises `ConfigError`."""
-    if not is_address(name_or_path):
+    """The argument itself, once its file has been read; an address and a checkpoint's folder are taken as they are.
+    Raises `ConfigError`."""
+    if not is_address(name_or_path) and not Path(name_or_path).is_dir():
         load_policy(name_or_path)
     return name_or_path
 

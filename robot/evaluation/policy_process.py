@@ -51,8 +51,9 @@ class PolicyProcess:
     """A context manager around ``python -m policy_server.main --policy POLICY`` on a free port."""
 
     def __init__(self, policy: str, *, log_path: Path, seed: int = 0) -> None:
-        """``policy`` is a name in configs/policies or a path to a YAML file."""
+        """``policy`` is a name in configs/policies, a path to a YAML file, or the folder of a checkpoint or run."""
         self._policy = policy
+        self._arguments = ("--checkpoint", policy) if Path(policy).is_dir() else ("--policy", policy)
         self._log_path = log_path
         self._seed = seed
         self._child: Child | None = None
@@ -69,7 +70,7 @@ class PolicyProcess:
         self._child = Child(
             f"the policy server of {self._policy}",
             module="policy_server.main",
-            args=("--policy", self._policy, "--port", str(self._port), "--seed", str(self._seed)),
+            args=(*self._arguments, "--port", str(self._port), "--seed", str(self._seed)),
             log_path=self._log_path,
         )
         return self

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from policy_server.load import located
-from policy_server.pi0.checkpoint import load_policy, random_policy, save_policy
+from policy_server.pi0.checkpoint import RUN_INDEX_FILE, load_policy, random_policy, save_policy
 from policy_server.pi0.policy import Policy
-from policy_server.training.checkpoints import Progress, RunError, write_checkpoint
+from policy_server.training.checkpoints import Progress, RunError, best_checkpoint, write_checkpoint
 from policy_server.training.nano_command import NanoOptions, commands, nano_main
 from policy_server.training.recipe import load_recipe
 from policy_server.training.ship import ship
@@ -70,10 +70,10 @@ def test_nothing_is_overwritten_and_nothing_half_done_is_left(run: Path, tmp_pat
 def test_the_way_from_nothing_names_recipes_that_exist() -> None:
     options = NanoOptions()
     for only in (True, False):
-        for command in commands(demonstrations=options.demonstrations, action_only=only):
+        for command in commands(demonstrations=9, corrections=options.corrections, action_only=only):
             if "--recipe" in command:
                 assert load_recipe(command[-1]).preset == "nano"
-    assert commands(demonstrations=450, action_only=False)[-1][-1] == "nano-joint"
+    assert commands(demonstrations=450, corrections=90, action_only=False)[-1][-1] == "nano-joint"
 
 
 def test_a_run_can_be_shipped_without_training_anything(run: Path, tmp_path: Path) -> None:
@@ -88,3 +88,9 @@ def test_a_relative_checkpoint_is_found_from_anywhere(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert Path(located("policy_server/pi0/assets")).is_dir()
     assert located("somebody/policy") == "somebody/policy"
+
+
+def test_of_a_run_the_best_checkpoint_is_served(run: Path) -> None:
+    assert Path(located(str(run))) == best_checkpoint(run) == run / "step-0000040"
+    (run / RUN_INDEX_FILE).write_text(json.dumps({"last": "step-0000001", "best": None}))
+    assert Path(located(str(run))) == run / "step-0000001"
