@@ -210,6 +210,8 @@ def _libero(options: Arguments, console: Console) -> int:
 
 
 def _rig(options: Arguments, console: Console) -> int:
+    if options.plain:
+        raise EvaluationError("--plain is for simulated time: leave it out, or leave out --wires")
     if len(options.mode) > 1 or len(options.replan_ticks) > 1:
         raise EvaluationError("--mode, --replan-ticks: on a rig expected one of each, the same for all policies")
     tasks = options.tasks or TWIN_TASKS

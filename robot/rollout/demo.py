@@ -15,14 +15,13 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from configs.schema import CONFIGS, available, load_policy
+from configs.schema import CONFIGS, available, load_policy, load_task
 from robot.processes import Child, stop_event_on_signals
 from robot.rollout.chunks import ExecutionMode
 from robot.rollout.local_stack import LocalStack, LocalStackError, free_port
 from robot.rollout.main import EXPECTED_ERRORS, new_output_folder, run_and_report, set_up_logging
 from robot.rollout.session import EXIT_STOPPED, PlanError, RolloutPlan, exit_code
 
-DEFAULT_SECONDS = 8.0
 USUAL_CONSOLE_PORT = 8090
 MOTION_HEAD_FILE = "motion_head.safetensors"
 
@@ -33,14 +32,16 @@ class Arguments:
 
     episodes: int = 2
     """Episodes of each task."""
-    seconds: float = DEFAULT_SECONDS
-    """Time limit of an episode."""
+    seconds: float | None = None
+    """Time limit of an episode (default: the task's)."""
     policy: str = "nano"
     """Name of a file in configs/policies, or path to a YAML file."""
     mode: ExecutionMode = ExecutionMode.ASYNC
     """async: ask for the next chunk while this one is carried out. sync: carry out, stop, look, ask, wait."""
     seed: int = 0
     """Scene of the first episode of each task; the next one gets the next number."""
+    varied: bool = False
+    """Light, colours and cameras of each episode are drawn from its seed."""
     headless: bool = False
     """No live table and no operator's page, only lines: for scripts and logs."""
     console: bool = True
@@ -66,10 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: Arguments, console: Console) -> int:
-    if options.episodes < 1 or options.seconds <= 0.0:
-        raise PlanError(
-            f"--episodes and --seconds: expected more than 0, got {options.episodes} and {options.seconds:g}"
-        )
+    if options.episodes < 1 or (options.seconds is not None and options.seconds <= 0.0):
+        raise PlanError(f"--episodes and --seconds: expected more than 0, got {options.episodes} and {options.seconds}")
     output = (options.output or new_output_folder("demo")).absolute()
     tasks = tuple(available("tasks"))
     started_s = time.monotonic()
@@ -84,7 +83,7 @@ def _run(options: Arguments, console: Console) -> int:
         if stop.is_set():
             return EXIT_STOPPED
         console.print(f"Up after {time.monotonic() - started_s:.1f} s. Running {options.episodes} episode(s) each of:")
-        console.print(f"  {', '.join(tasks)}  (up to {options.seconds:g} s an episode; Ctrl-C stops in order)")
+        console.print(f"  {', '.join(tasks)}  (up to {_limit(options, tasks):g} s an episode; Ctrl-C stops in order)")
         if options.console and not options.headless:
             exits.enter_context(operators_page(stack, output, console))
         plan = RolloutPlan(
@@ -97,9 +96,15 @@ def _run(options: Arguments, console: Console) -> int:
             seconds=options.seconds,
             seed=options.seed,
             motion=motion,
+            varied=options.varied,
         )
         result = run_and_report(plan, stop=stop, console=console, json_file=options.json)
         return exit_code(result, wanted=plan.episodes * len(tasks), stopped=stop.is_set())
+
+
+def _limit(options: Arguments, tasks: tuple[str, ...]) -> float:
+    """The longest that an episode may take, s."""
+    return options.seconds or max(load_task(task).time_limit_s for task in tasks)
 
 
 def has_motion_head(policy: str) -> bool:

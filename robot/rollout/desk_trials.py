@@ -22,10 +22,17 @@ class DeskTrials:
     of the first; ``gate`` lets a trial begin only when its scene looks as it did before."""
 
     def __init__(
-        self, rig: RigConfig, *, trials: int, assume_ready: bool, first: int = 1, gate: SceneGate | None = None
+        self,
+        rig: RigConfig,
+        *,
+        trials: int,
+        assume_ready: bool,
+        first: int = 1,
+        gate: SceneGate | None = None,
+        varied: bool = False,
     ) -> None:
         self._desk = OperatorDesk(rig.name)
-        self._twin = TwinTrials(rig) if rig.twin else None
+        self._twin = TwinTrials(rig, varied=varied) if rig.twin else None
         self._trials = trials
         self._trial = first - 1
         self._gate = gate

@@ -68,6 +68,8 @@ class Arguments:
     """Time limit of an episode (default: the task's own)."""
     seed: int = 0
     """Scene of the first episode of each task; the next one gets the next number."""
+    varied: bool = False
+    """On a simulated rig: light, colours and cameras of each episode are drawn from its seed."""
     output: Path | None = None
     """Folder for films, steps and results (default: outputs/rollout-TIME)."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -174,6 +176,7 @@ def _plan(options: Arguments) -> RolloutPlan:
         paused=options.paused,
         record=None if options.record is None else options.record.absolute(),
         reserve_gib=options.reserve_gib,
+        varied=options.varied,
     )
 
 

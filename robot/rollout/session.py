@@ -98,6 +98,8 @@ class RolloutPlan:
     """How many trials the operator is told there will be (default: this rollout's)."""
     reference: Path | None = None
     """Picture (PNG) that the scene must look like before an episode begins; stored by the first that has none."""
+    varied: bool = False
+    """On a simulated rig: light, colours and cameras of each episode are drawn from its seed."""
 
 
 @dataclass(frozen=True)
@@ -303,9 +305,11 @@ def _trials(rig: RigConfig, plan: RolloutPlan, console: Console) -> Iterator[Tri
         gate = SceneGate(rig, reference=plan.reference, seen=plan.output / "scene.png")
     if plan.operator is OperatorSeat.CONSOLE:
         count = plan.trials or plan.episodes * len(plan.tasks)
-        trials = DeskTrials(rig, trials=count, assume_ready=plan.assume_ready, first=plan.trial, gate=gate)
+        trials = DeskTrials(
+            rig, trials=count, assume_ready=plan.assume_ready, first=plan.trial, gate=gate, varied=plan.varied
+        )
     elif rig.twin:
-        trials = TwinTrials(rig)
+        trials = TwinTrials(rig, varied=plan.varied)
     else:
         trials = OperatorTrials(console, assume_ready=plan.assume_ready, rubric=plan.blind, gate=gate)
     try:

@@ -54,10 +54,12 @@ class Trials(Protocol):
 
 
 class TwinTrials:
-    """Resets the twin's objects from the seed and asks the twin, from a thread, whether the task is done."""
+    """Resets the twin's objects from the seed and asks the twin, from a thread, whether the task is done. ``varied``:
+    light, colours and cameras are drawn from the seed, too."""
 
-    def __init__(self, rig: RigConfig) -> None:
+    def __init__(self, rig: RigConfig, *, varied: bool = False) -> None:
         self._rig = rig
+        self._varied = varied
         self._control = TwinControl.connect(rig)
         self._seed = 0
         self._task: str | None = None
@@ -86,7 +88,7 @@ class TwinTrials:
         deadline_s = time.monotonic() + _SETTLE_S
         while True:
             try:
-                self._control.reset(self._seed, task=self._task, arm=arm)
+                self._control.reset(self._seed, task=self._task, arm=arm, variation=self._varied)
                 return
             except TwinControlError:
                 if time.monotonic() > deadline_s:

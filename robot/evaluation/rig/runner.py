@@ -148,6 +148,7 @@ def run_on_rig(
                 blind=True,
                 trial=trial.number,
                 trials=total,
+                varied=rig.twin is not None,
                 reference=None if rig.twin is not None else reference.absolute(),
             )
             result = run_rollout(rollout, stop=stop, console=console, on_progress=lambda _: None)
