@@ -22,6 +22,7 @@ from robot.twin.env import CONTROL_RATE_HZ, TwinEnv
 from robot.twin.expert import Expert
 from robot.twin.optics import CameraName
 from robot.twin.props import Prop
+from robot.twin.scene_state import SceneState
 from robot.twin.success import Flaw
 from teleop.demonstration_plan import DemonstrationPlan, Kick, draw_plan
 
@@ -35,11 +36,13 @@ _TOOL_POINT_M = (0.0, 0.0, fingertip_height_m(0.08))
 
 @dataclass
 class Part:
-    """A stretch without disturbance: rows of ``states`` (7,) and ``actions`` (7,), and each camera's pictures."""
+    """A stretch without disturbance: rows of ``states`` (7,) and ``actions`` (7,), the scenes, and each camera's
+    pictures."""
 
     states: list[Array] = field(default_factory=list)
     actions: list[Array] = field(default_factory=list)
     ticks: list[int] = field(default_factory=list)
+    scenes: list[SceneState] = field(default_factory=list)
     pictures: dict[CameraName, list[np.ndarray]] = field(default_factory=lambda: {camera: [] for camera in CameraName})
 
     def __len__(self) -> int:
@@ -85,6 +88,7 @@ def demonstrate(
             part.states.append(state)
             part.actions.append(action)
             part.ticks.append(tick)
+            part.scenes.append(env.sim.scene_state())
             for camera in CameraName:
                 part.pictures[camera].append(env.render(camera, height=height, width=width))
         else:

@@ -89,6 +89,7 @@ def save(found: Demonstration, spool: Path) -> None:
             "state": np.array(part.states, dtype=np.float32),
             "action": np.array(part.actions, dtype=np.float32),
             "tick": np.array(part.ticks, dtype=np.int64),
+            "scene": np.array([scene.pack() for scene in part.scenes]),
         }
         for camera, pictures in part.pictures.items():
             write_video(spool / f"{stem}-{camera.label}.mp4", pictures, codec=VideoCodec.H264)

@@ -35,6 +35,7 @@ from robot.recording.dataset.layout import ActionChoice, PictureSize, VideoCodec
 from robot.recording.dataset.statistics import PictureHistogram
 from robot.recording.recorder import software_version
 from robot.twin.optics import CameraName, intrinsics
+from robot.twin.sights import SCENES_PATH, write_records
 
 MANIFEST_NAME = "demonstrations.jsonl"
 EXIT_STOPPED = 130
@@ -197,6 +198,7 @@ def commit(made: Made, spool: Path, dataset: Dataset, *, prompt: str) -> None:
                 # A crash between two cameras has left this one's film where it belongs.
                 if film.exists() or not target.exists():
                     film.replace(target)
+            write_records(dataset.root / SCENES_PATH.format(episode=dataset.episodes), rows["scene"])
         source = {"source_id": source_id, "label": "success", "operator": "scripted teacher"}
         source |= {"rig": dataset.spec.rig_name, "software": dataset.spec.software}
         dataset.commit(columns, task=prompt, histograms=histograms, source=source)

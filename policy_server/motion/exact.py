@@ -33,13 +33,10 @@ def rigid_flow(
     in_camera = np.linalg.solve(intrinsics, homogeneous) * np.where(seen, depth_m.ravel(), 1.0)
     in_world = camera_before[:3, :3] @ in_camera + camera_before[:3, 3:]
 
-    moved = in_world.copy()
-    index = body.ravel()
-    for number, (before, after) in enumerate(zip(bodies_before, bodies_after, strict=True)):
-        here = index == number
-        if here.any():
-            step = after @ np.linalg.inv(before)
-            moved[:, here] = step[:3, :3] @ in_world[:, here] + step[:3, 3:]
+    # What is no body stands still: the last step, which an index of -1 picks.
+    steps = np.concatenate([bodies_after @ np.linalg.inv(bodies_before), np.eye(4)[None]])
+    step = steps[np.maximum(body.ravel(), -1)]
+    moved = np.einsum("nij,jn->in", step[:, :3, :3], in_world) + step[:, :3, 3].T
 
     looked_at = camera_after[:3, :3].T @ (moved - camera_after[:3, 3:])
     ahead = looked_at[2] > 1e-6

@@ -8,6 +8,7 @@ goes on where it stopped.
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,13 +27,14 @@ from policy_server.training.flow_errors import FlowErrors
 from policy_server.training.precompute_command import PrecomputeOptions, run_precompute
 from policy_server.training.recipe import load_recipe
 from policy_server.training.setup import Setup, prepare
+from policy_server.training.simulated_flow import Sights
 from policy_server.training.validation import Look, errors_of, held_out, look, mean_flow
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = 0.2
 SEEN_BATCHES = 4
 MOVING_PX = 2.0
-"""Of 96 px pictures; what is estimated of a table that stands still, from video, is often half a pixel and more."""
+"""Of 96 px pictures."""
 HEAD_RATE = 4e-3
 """Peak learning rate of the warm-up: the head is from scratch and has few steps."""
 SOURCE_COLUMN = "nova/source_id"
@@ -51,12 +53,13 @@ class MotionBench:
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
-def run_motion_bench(bench: MotionBench, *, console: Console) -> list[BenchRow]:
-    """`launch/bench motion`. Raises what `launch/train` refuses, and `subprocess.CalledProcessError`."""
+def run_motion_bench(bench: MotionBench, *, console: Console, sights: Callable[[], Sights]) -> list[BenchRow]:
+    """`launch/bench motion`; `sights` opens the twin. Raises what `launch/train` refuses, and
+    `subprocess.CalledProcessError`."""
     data = bench.data or _demonstrations(bench)
     manifest = choose_demonstrations(data, bench)
     settings = _settings(bench, data, manifest)
-    run_precompute(PrecomputeOptions("nano-vae", set=tuple(settings), device="cpu"), console=console)
+    run_precompute(PrecomputeOptions("nano-vae", set=tuple(settings), device="cpu"), console=console, sights=sights)
     if not (bench.out / "vae").is_dir():
         _stage(bench, "nano-vae", "vae", settings, steps=bench.steps * 5 // 4, console=console)
     _stage(bench, "nano-action-only", "policy", settings, steps=bench.steps // 2, console=console)

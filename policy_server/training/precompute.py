@@ -19,6 +19,7 @@ from policy_server.motion.vae import FlowVae
 from policy_server.training.data.arrays import ArrayKind, ArrayManifest, is_written, write_episode
 from policy_server.training.data.frames import FrameSource
 from policy_server.training.data.lerobot import DatasetError, EpisodeInfo, LeRobotTables
+from policy_server.training.simulated_flow import SimulatedFlow
 
 PIECE = 64
 """Pairs estimated at a time, so that a long episode does not fill the memory."""
@@ -46,7 +47,7 @@ class PrecomputeJob:
     horizon: int
     size_px: int
     half_turn: bool
-    estimator: FlowEstimator
+    estimator: FlowEstimator | SimulatedFlow
     source: FrameSource | None = None
     view: str = ""
     vae: FlowVae | None = None
@@ -96,6 +97,8 @@ class PrecomputeJob:
 
     def episode(self, episode: EpisodeInfo, frames: FrameSource) -> list[np.ndarray]:
         """The arrays of an episode: frame t is matched with frame min(t + horizon, last)."""
+        if isinstance(self.estimator, SimulatedFlow):
+            return self._simulated(self.estimator, episode)
         pictures = torch.from_numpy(np.stack(frames.frames(self.camera, episode, range(episode.length))))
         pictures = pictures.permute(0, 3, 1, 2)
         first = torch.arange(episode.length)
@@ -105,6 +108,13 @@ class PrecomputeJob:
             flow = self.estimator.flows(pictures, piece)
             arrays.extend(self._kept(flow).cpu().numpy())
         return arrays
+
+    def _simulated(self, simulation: SimulatedFlow, episode: EpisodeInfo) -> list[np.ndarray]:
+        try:
+            flows = torch.from_numpy(np.stack(simulation.episode(episode, horizon=self.horizon)))
+        except ValueError as error:
+            raise DatasetError(f"{self.tables.root}: {error}") from None
+        return [array for piece in flows.split(PIECE) for array in self._kept(piece).cpu().numpy()]
 
     def _kept(self, flow: Tensor) -> Tensor:
         if self.vae is None or self.encoding is None:

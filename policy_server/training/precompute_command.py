@@ -1,6 +1,7 @@
 """The command behind `launch/precompute`: flow, or latents, of a recipe's data sets ahead of training."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from configs.schema import ConfigError
-from policy_server.motion.estimators import load_estimator
+from policy_server.motion.estimators import EstimatorKind, FlowEstimator, load_estimator
 from policy_server.motion.vae import load_vae
 from policy_server.training.command import guarded
 from policy_server.training.data.lerobot import LeRobotTables
@@ -21,6 +22,7 @@ from policy_server.training.precompute_ray import precompute_with_ray
 from policy_server.training.progress_bar import count_bar
 from policy_server.training.recipe import Recipe, SourceConfig, load_recipe
 from policy_server.training.setup import policy_dimensions
+from policy_server.training.simulated_flow import Sights, SimulatedFlow
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,21 @@ class PrecomputeOptions:
     """Write the result here."""
 
 
-def precompute_main(arguments: list[str] | None = None) -> int:
-    """`launch/precompute`; the exit code."""
+def precompute_main(arguments: list[str] | None = None, *, sights: Callable[[], Sights] | None = None) -> int:
+    """`launch/precompute`; the exit code. `sights` opens the simulator that ``motion.estimator: sim`` asks."""
     options = tyro.cli(PrecomputeOptions, args=arguments, prog="launch/precompute")
-    return guarded(lambda console: run_precompute(options, console=console), options.json)
+    return guarded(lambda console: run_precompute(options, console=console, sights=sights), options.json)
 
 
-def run_precompute(options: PrecomputeOptions, *, console: Console) -> dict[str, Any]:
+def run_precompute(
+    options: PrecomputeOptions, *, console: Console, sights: Callable[[], Sights] | None = None
+) -> dict[str, Any]:
     """Do what the options say; returns the result file's content."""
     recipe = load_recipe(options.recipe).override(options.set)
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    jobs = make_jobs(recipe, device=torch.device("cuda" if cuda else "cpu"))
+    if options.ray and recipe.motion.estimator is EstimatorKind.SIM:
+        raise ConfigError("--ray: flow of simulated scenes is drawn on this machine; leave it out, or use --share")
+    jobs = make_jobs(recipe, device=torch.device("cuda" if cuda else "cpu"), sights=sights)
     done = []
     for number, job in enumerate(jobs):
         with count_bar(console, f"{job.tables.root} {job.camera}") as report:
@@ -75,20 +81,31 @@ def run_precompute(options: PrecomputeOptions, *, console: Console) -> dict[str,
     return {"method": jobs[0].estimator.identity, "sources": done}
 
 
-def make_jobs(recipe: Recipe, *, device: torch.device) -> list[PrecomputeJob]:
-    """One for each third-person camera of each source. Raises `DatasetError`, `ConfigError` or FileNotFoundError."""
+def make_jobs(
+    recipe: Recipe, *, device: torch.device, sights: Callable[[], Sights] | None = None
+) -> list[PrecomputeJob]:
+    """One for each third-person camera of each source that names a folder for it. Raises `DatasetError`, `ConfigError`
+    or FileNotFoundError."""
     weights = recipe.motion.estimator_weights
-    estimator = load_estimator(
-        recipe.motion.estimator,
-        weights=Path(weights) if weights else None,
-        updates=recipe.motion.estimator_updates,
-        device=device,
-    )
+    estimator: FlowEstimator | None = None
+    opened: Sights | None = None
+    if recipe.motion.estimator is not EstimatorKind.SIM:
+        estimator = load_estimator(
+            recipe.motion.estimator,
+            weights=Path(weights) if weights else None,
+            updates=recipe.motion.estimator_updates,
+            device=device,
+        )
+    elif sights is None:
+        raise ConfigError(f"{recipe.name}: motion.estimator is 'sim': make its flow with launch/precompute")
+    else:
+        opened = sights()
     size = policy_dimensions(recipe).vision.image_size
     jobs = []
     for source in recipe.data.sources:
         tables = LeRobotTables(Path(source.path))
-        for camera in next(iter(source.cameras.values())):
+        key, cameras = next(iter(source.cameras.items()))
+        for camera in cameras:
             tables.require(camera, kinds=("video", "image"))
             job = PrecomputeJob(
                 tables=tables,
@@ -96,7 +113,7 @@ def make_jobs(recipe: Recipe, *, device: torch.device) -> list[PrecomputeJob]:
                 horizon=recipe.data.horizon,
                 size_px=size,
                 half_turn=source.half_turn,
-                estimator=estimator,
+                estimator=estimator or _simulated(recipe, source, tables, camera=camera, key=key, sights=opened),
                 source=frame_source(recipe, source, tables, image_size=size),
                 view=view_of(recipe, source, camera),
                 episodes=load_subset(Path(source.episodes), tables.episodes) if source.episodes else None,
@@ -104,6 +121,16 @@ def make_jobs(recipe: Recipe, *, device: torch.device) -> list[PrecomputeJob]:
             )
             jobs.append(job)
     return jobs
+
+
+def _simulated(
+    recipe: Recipe, source: SourceConfig, tables: LeRobotTables, *, camera: str, key: str, sights: Sights | None
+) -> SimulatedFlow:
+    if sights is None or source.half_turn:
+        raise ConfigError(f"{source.path}: expected a data set of the twin for motion.estimator 'sim'")
+    views = None if recipe.data.views is None else recipe.data.views.to_views()
+    side = policy_dimensions(recipe).vision.image_size
+    return SimulatedFlow(sights=sights, tables=tables, camera=camera, key=key, views=views, side=side)
 
 
 def _destination(recipe: Recipe, source: SourceConfig, device: torch.device) -> dict[str, Any]:

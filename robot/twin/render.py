@@ -88,6 +88,14 @@ class SceneRenderer:
         pose[:3, 3] = self._data.cam_xpos[self._camera_ids[camera]]
         return pose
 
+    def body_poses(self, state: SceneState) -> np.ndarray:
+        """Pose (N, 4, 4) of every body of the model in the world."""
+        self._load(state)
+        poses = np.tile(np.eye(4), (self._model.nbody, 1, 1))
+        poses[:, :3, :3] = self._data.xmat.reshape(-1, 3, 3)
+        poses[:, :3, 3] = self._data.xpos
+        return poses
+
     def intrinsics(self, camera: CameraName, *, height: int, width: int) -> Intrinsics:
         """Intrinsics of the pictures of that size."""
         return intrinsics(camera, height=height, width=width)

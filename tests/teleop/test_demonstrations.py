@@ -11,7 +11,9 @@ from rich.console import Console
 
 from configs.schema import ConfigError, load_rig
 from policy_server.replies import Reply
-from policy_server.training.data.lerobot import LeRobotTables
+from policy_server.training.data.arrays import ArrayManifest, ArrayStore
+from policy_server.training.data.lerobot import DatasetError, LeRobotTables
+from policy_server.training.precompute_command import PrecomputeOptions, run_precompute
 from robot.evaluation.virtual import VirtualPolicy, VirtualSettings
 from robot.recording.dataset.dataset import Dataset
 from robot.recording.dataset.layout import PictureSize
@@ -20,6 +22,7 @@ from robot.rollout.session import RolloutPlan, scheduler_config
 from robot.twin.env import TwinEnv
 from robot.twin.layout import draw_layout
 from robot.twin.props import Prop
+from robot.twin.sights import SCENES_PATH, TwinSights
 from robot.twin.sim import TwinSim
 from teleop.demonstration_episode import demonstrate
 from teleop.demonstration_plan import MAX_YAW_RAD, DemonstrationPlan, StartKind, draw_plan
@@ -151,6 +154,34 @@ def test_the_data_set_is_read_by_training_and_goes_on_where_it_stopped(tmp_path:
     cameras = json.loads((folder / "meta" / "nova.json").read_text())["cameras"]
     assert {camera["backend"] for camera in cameras.values()} == {"twin"}
     assert not (folder / ".spool").exists()
+
+
+def test_exact_flow_is_made_of_the_scenes_that_demonstrations_leave(tmp_path: Path) -> None:
+    folder, spool, flow = tmp_path / "twin", tmp_path / "spool", tmp_path / "flow"
+    spool.mkdir()
+    with TwinEnv(None) as env:
+        save(demonstrate(env, 3, prop=Prop.TAPE, height=72, width=128), spool)
+    made = Made.from_json(json.loads((spool / "3.json").read_text()))
+    with Dataset(folder, dataset_spec(load_rig("twin"), PictureSize(height=72, width=128))) as dataset:
+        commit(made, spool, dataset, prompt="Put the tape on the plate")
+    settings = (f"data.sources.0.path={folder}", f"data.sources.0.flow={flow}", "motion.estimator=sim")
+    options = PrecomputeOptions("nano-vae", set=settings, device="cpu")
+    with TwinSights() as sights:
+        result = run_precompute(options, console=Console(quiet=True), sights=lambda: sights)
+    assert result["method"] == "simulated"
+    place = flow / "observation.images.exterior"
+    found = ArrayStore(place, expected=ArrayManifest.load(place))
+    middle, last = (found.frame(episode=0, frame=row) for row in (made.parts[0] // 2, made.parts[0] - 1))
+    assert middle.shape == (2, 96, 96)
+    moving = np.linalg.norm(middle, axis=0)
+    # The arm fills a part of the view; the table, which is most of it, stands perfectly still.
+    assert moving.max() > 3.0
+    assert np.median(moving) == 0.0
+    assert np.abs(last).max() == 0.0, "the last frame is matched with itself"
+    (folder / SCENES_PATH.format(episode=0)).unlink()
+    again = PrecomputeOptions("nano-vae", set=(*settings[:1], f"data.sources.0.flow={tmp_path / 'other'}", settings[2]))
+    with TwinSights() as sights, pytest.raises(DatasetError, match="no scenes of this episode"):
+        run_precompute(again, console=Console(quiet=True), sights=lambda: sights)
 
 
 def test_a_line_cut_short_by_a_crash_does_not_count(tmp_path: Path) -> None:
