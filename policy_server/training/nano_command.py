@@ -53,6 +53,7 @@ def commands(*, demonstrations: int, corrections: int, action_only: bool) -> lis
         ["launch/train", "--recipe", "nano-action-only"],
         ["launch/demonstrations", *led, "--episodes", str(corrections)],
         ["launch/train", "--recipe", "nano-corrected"],
+        ["launch/train", "--recipe", "nano-polished"],
     ]
     if action_only:
         return found
