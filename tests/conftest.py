@@ -49,6 +49,7 @@ TIMELESS = tuple(
         "rollout/test_observation.py",
         "rollout/test_resize.py",
         "rollout/test_results.py",
+        "rollout/test_strip.py",
         "twin/cell",
         "twin/test_command.py",
         "twin/test_controller.py",
