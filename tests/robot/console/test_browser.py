@@ -86,7 +86,7 @@ def open_page(browsers: Callable[[list[str]], Any], stack: Any) -> Iterator[Call
         page = context.new_page()
         page.goto(f"{stack.page}#{name}")
         page.wait_for_selector("#stop")
-        wait_for(page, "window.shell?.store.now !== null")
+        wait_on(page, "window.shell?.store.now !== null")
         return page
 
     yield make
@@ -95,14 +95,14 @@ def open_page(browsers: Callable[[list[str]], Any], stack: Any) -> Iterator[Call
     stack.end_jobs()
 
 
-def wait_for(page: Any, condition: str) -> None:
+def wait_on(page: Any, condition: str) -> None:
     """Until the condition holds in the page. It is looked at ten times a second: Playwright would have the page drawn
     anew for each look, sixty times."""
     page.wait_for_function(condition, polling=100)
 
 
 def wait_until_operating(page: Any) -> None:
-    wait_for(page, "shell.operator.operates && shell.store.now && !shell.store.now.moving")
+    wait_on(page, "shell.operator.operates && shell.store.now && !shell.store.now.moving")
 
 
 def machine_state(stack: Any) -> tuple[MachineState, float]:
@@ -122,8 +122,8 @@ def test_a_rollout_shows_predicted_and_measured_motion_and_stop_brakes_the_arm(
     page.wait_for_selector('.camera[data-camera="exterior"]:not(.stale)')
     page.get_by_label("Show predicted motion").check()
     page.click('[data-action="start"]')
-    wait_for(page, "shell.store.now.rollout?.phase === 'running'")
-    wait_for(page, "shell.view.flow.entries.filter((one) => one.has_measured).length >= 3")
+    wait_on(page, "shell.store.now.rollout?.phase === 'running'")
+    wait_on(page, "shell.view.flow.entries.filter((one) => one.has_measured).length >= 3")
     predicted = page.evaluate(MEAN_COLOURS)
     assert len({tuple(colour) for colour in predicted}) == len(predicted), "each prediction is a picture of its own"
     assert not page.is_hidden(".flow-pictures")
@@ -138,7 +138,7 @@ def test_a_rollout_shows_predicted_and_measured_motion_and_stop_brakes_the_arm(
     wait_for(lambda: machine_state(stack)[0] is MachineState.HOLDING, what="the arm holds", timeout_s=5.0)
     print(f"STOP: holding {1e3 * (time.monotonic() - pressed_s):.0f} ms after the press")
     page.mouse.up()
-    wait_for(page, "!shell.store.now.moving")
+    wait_on(page, "!shell.store.now.moving")
     films = list((stack.folder / "outputs").glob("console-rollout-*/episode-*/flow.mp4"))
     assert films, "predicted and measured motion are kept with the episode"
     lines = films[0].with_name("flow.jsonl").read_text().splitlines()
@@ -150,7 +150,7 @@ def test_the_space_bar_stops_and_a_second_page_only_watches(
 ) -> None:
     first, second = open_page("rollout"), open_page("rollout")
     wait_until_operating(first)
-    wait_for(second, "document.querySelector('[data-action=start]').disabled && !shell.operator.operates")
+    wait_on(second, "document.querySelector('[data-action=start]').disabled && !shell.operator.operates")
     refused = second.evaluate("shell.operator.command({ command: 'start_rollout', task: 'cup' })")
     assert not refused["ok"]
     assert "only the operator" in refused["detail"]
@@ -158,7 +158,7 @@ def test_the_space_bar_stops_and_a_second_page_only_watches(
     wait_for(lambda: machine_state(stack)[0] is MachineState.STREAMING, what="the policy acts")
     second.keyboard.press("Space")
     wait_for(lambda: machine_state(stack)[0] is MachineState.HOLDING, what="the arm holds", timeout_s=5.0)
-    wait_for(first, "!shell.store.now.moving")
+    wait_on(first, "!shell.store.now.moving")
 
 
 def start_episode(page: Any) -> np.ndarray:
@@ -168,9 +168,9 @@ def start_episode(page: Any) -> np.ndarray:
         "shell.operator.command({ command: 'start_collect', task: 'cup', episodes: 1, seconds: 300 })"
     )
     assert started["ok"], started
-    wait_for(page, "shell.store.now.collect?.activity.startsWith('set up the scene')")
+    wait_on(page, "shell.store.now.collect?.activity.startsWith('set up the scene')")
     page.keyboard.press("Enter")
-    wait_for(page, "shell.store.now.collect?.recording")
+    wait_on(page, "shell.store.now.collect?.recording")
     return tool_m(page)
 
 
@@ -184,16 +184,16 @@ def test_a_headset_moves_the_arm_while_it_grips(
     page = open_page("collect", script=IWER.read_text() + EMULATE_A_HEADSET, options=WITH_3D)
     before = start_episode(page)
     page.click('[data-action="vr"]')
-    wait_for(page, "shell.view.hand.headset?.pose")
+    wait_on(page, "shell.view.hand.headset?.pose")
     page.evaluate(RAISE_THE_HAND)
     wait_for(lambda: tool_m(page)[2] - before[2] > 0.005, what="the tool goes up with the hand", timeout_s=60.0)
     page.evaluate("clearInterval(raising); headset.controllers.right.updateButtonValue('squeeze', 0)")
-    wait_for(page, "!shell.view.hand.clutch")
+    wait_on(page, "!shell.view.hand.clutch")
     page.evaluate("shell.view.headset.session.end()")
     page.keyboard.press("Digit3")
     wait_for(lambda: not page.evaluate("shell.store.now.collect?.recording ?? false"), what="the episode is over")
     page.evaluate("shell.operator.command({ command: 'stop_job', job: 'collect' })")
-    wait_for(page, "!shell.store.now.moving")
+    wait_on(page, "!shell.store.now.moving")
 
 
 def test_an_episode_is_recorded_and_labelled_by_keyboard(
@@ -207,13 +207,13 @@ def test_an_episode_is_recorded_and_labelled_by_keyboard(
     page.keyboard.up("KeyW")
     page.keyboard.up("Shift")
     page.keyboard.press("Digit1")
-    wait_for(page, "!shell.store.now.moving")
+    wait_on(page, "!shell.store.now.moving")
     newest = list_episodes(stack.folder / "episodes").episodes[-1]
     assert newest.outcome.label is Label.SUCCESS
     page.evaluate("location.hash = 'episodes'")
     page.wait_for_selector(f'[data-episode="{newest.id}"]')
-    wait_for(page, "document.querySelector('[data-label=success]')?.getAttribute('aria-pressed') === 'true'")
-    wait_for(page, "document.querySelector('.camera img')?.naturalWidth > 0")
+    wait_on(page, "document.querySelector('[data-label=success]')?.getAttribute('aria-pressed') === 'true'")
+    wait_on(page, "document.querySelector('.camera img')?.naturalWidth > 0")
     page.click("[data-label=failure]")
     wait_for(
         lambda: list_episodes(stack.folder / "episodes").episodes[-1].outcome.label is Label.FAILURE,
@@ -233,7 +233,7 @@ def test_a_blind_trial_shows_a_number_and_keeps_the_verdict(stack: Any, open_pag
     assert "swaying" not in page.content()
     page.keyboard.press("Digit3")
     page.keyboard.press("Enter")
-    wait_for(page, "!shell.store.now.moving")
+    wait_on(page, "!shell.store.now.moving")
     result = json.loads(next((stack.folder / "outputs").glob("console-evaluate-*/episode-*/episode.json")).read_text())
     assert result["success"]
     assert result["progress"] == "lifted"
