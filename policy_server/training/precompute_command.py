@@ -84,8 +84,8 @@ def run_precompute(
 def make_jobs(
     recipe: Recipe, *, device: torch.device, sights: Callable[[], Sights] | None = None
 ) -> list[PrecomputeJob]:
-    """One for each third-person camera of each source that names a folder for it. Raises `DatasetError`, `ConfigError`
-    or FileNotFoundError."""
+    """One for each third-person camera of each source; `sights` opens the simulator of exact flow. Raises
+    `DatasetError`, `ConfigError` or FileNotFoundError."""
     weights = recipe.motion.estimator_weights
     estimator: FlowEstimator | None = None
     opened: Sights | None = None
