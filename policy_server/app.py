@@ -175,6 +175,7 @@ class Conversation:
         self._sending = asyncio.Lock()
         self._next: asyncio.Task[Any] | None = None
         self._sends: set[asyncio.Task[None]] = set()
+        self._replied = asyncio.Event()
 
     def close(self) -> None:
         """Let go of what the conversation holds."""
@@ -207,6 +208,7 @@ class Conversation:
             finally:
                 self._service.asking -= 1
             await self._send(reply)
+            self._replied.set()
             total_ns = time.perf_counter_ns() - started_ns
             previous_total_ms = total_ns / 1e6
             metrics.seconds.observe(total_ns / 1e9)
@@ -226,6 +228,7 @@ class Conversation:
             default_seed=self._service.settings.fixed_seed,
         )
         unpacked_ns = time.perf_counter_ns()
+        self._replied = asyncio.Event()
         on_picture = self._picture_sender(request) if request.motion_image and worker.paints else None
         result = worker.submit(request.ask, wait_s=request.deadline_s, client=self, on_picture=on_picture)
         served = await self._await_or_leave(asyncio.wrap_future(result))
@@ -265,12 +268,13 @@ class Conversation:
         return await result
 
     def _picture_sender(self, request: Request) -> PictureReady:
-        loop = asyncio.get_running_loop()
+        """Sends a picture after the reply to its request, however soon it is painted."""
+        loop, replied = asyncio.get_running_loop(), self._replied
 
         def start(picture: Picture, milliseconds: float) -> None:
             told = {"motion_ms": milliseconds, "motion_scale_px": picture.scale_px}
             message = wire.pack({"motion_image": picture.image} | told | request.echo)
-            task = loop.create_task(self._send_picture(message))
+            task = loop.create_task(self._send_picture(message, replied))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
 
@@ -280,7 +284,8 @@ class Conversation:
 
         return ready
 
-    async def _send_picture(self, message: bytes) -> None:
+    async def _send_picture(self, message: bytes, replied: asyncio.Event) -> None:
+        await replied.wait()
         with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):  # it has left; its conversation ends by itself
             await self._send(message)
             self._service.metrics.pictures.inc()

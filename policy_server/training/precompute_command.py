@@ -103,6 +103,8 @@ def make_jobs(
     size = policy_dimensions(recipe).vision.image_size
     jobs = []
     for source in recipe.data.sources:
+        if not source.motion:
+            continue
         tables = LeRobotTables(Path(source.path))
         key, cameras = next(iter(source.cameras.items()))
         for camera in cameras:
@@ -120,6 +122,8 @@ def make_jobs(
                 **_destination(recipe, source, device),
             )
             jobs.append(job)
+    if not jobs:
+        raise ConfigError(f"{recipe.name}: no source has motion to learn from")
     return jobs
 
 

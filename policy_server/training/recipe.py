@@ -96,6 +96,7 @@ class SourceConfig(_Section):
     half_turn: bool = Field(default=False, description="pictures are stored upside down, as LIBERO's are")
     drop_idle: bool = Field(default=False, description="leave out stretches in which nothing moves, as DROID needs")
     episodes: str | None = Field(default=None, description="a subset's manifest; all episodes without")
+    motion: bool = Field(default=True, description="false: only actions are learned from it")
     flow: str | None = Field(default=None, description="folder of precomputed or simulated flow")
     latents: str | None = Field(default=None, description="folder of precomputed latents; excludes augmentation")
 

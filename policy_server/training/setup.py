@@ -283,6 +283,12 @@ def _targets(
     readers: Sequence[SourceReader],
     device: torch.device,
 ) -> MotionTargets:
+    kinds = {reader.motion_input for reader in readers if reader.config.motion}
+    if len(kinds) > 1:
+        raise RunError(
+            f"data.sources bring motion in different ways ({', '.join(sorted(kinds))}); give all of them 'flow', or "
+            "all 'latents', or 'motion: false' to those that have none"
+        )
     estimator = None
     if any(reader.motion_input is MotionInput.PAIR for reader in readers):
         if recipe.motion.estimator is EstimatorKind.SIM:

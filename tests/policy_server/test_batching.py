@@ -196,6 +196,23 @@ def test_a_motion_image_comes_after_its_reply_to_who_asked(lean_nano: Policy, ru
     assert pictures[0].image.shape == (224, 224, 3)
 
 
+class HastyPainter:
+    """Has its picture ready when the reply is not even packed."""
+
+    def paint(self, prefix: Any) -> Iterator[Picture | None]:
+        yield Picture(np.zeros((224, 224, 3), dtype=np.uint8), scale_px=7.5)
+
+
+def test_a_motion_image_never_overtakes_the_reply(lean_nano: Policy, run_server: Any) -> None:
+    pictures: list[MotionPicture] = []
+    with run_server(lean_nano, painter=HastyPainter()) as server:
+        with PolicyClient(server.uri, on_motion_picture=pictures.append) as client:
+            for number in range(1, 11):
+                client.infer(lean_nano.example(), observation_time_ns=number, motion_image=True)
+                assert len(pictures) == number - 1, "the picture came first"
+                assert client.receive_pictures(wait_s=10.0) == 1
+
+
 def test_a_motion_image_that_comes_during_the_next_request_is_handed_over(
     lean_nano: Policy, run_server: Any, wait_for: Any
 ) -> None:

@@ -96,7 +96,7 @@ class TrainingBatch:
 
 def motion_input_of(recipe: Recipe, source: SourceConfig) -> MotionInput:
     """Where a source's motion targets come from. Raises `DatasetError` when nowhere."""
-    if not recipe.has_motion or recipe.motion.target is MotionTarget.STATIC:
+    if not recipe.has_motion or not source.motion or recipe.motion.target is MotionTarget.STATIC:
         return MotionInput.NONE
     if recipe.motion.target is MotionTarget.FUTURE_IMAGE:
         return MotionInput.FUTURE
@@ -209,7 +209,7 @@ class SourceReader:
             PROMPT_KEY: self._prompt(episode, row, random),
             "actions": actions,
             "action_valid": steps < episode.length,
-            "motion_valid": episode.length >= 2,
+            "motion_valid": self.config.motion and episode.length >= 2,
         }
         for key, feature in cameras.items():
             wanted = [frame]
@@ -219,12 +219,13 @@ class SourceReader:
             sample[key] = pictures[0]
             if len(pictures) == 2:
                 sample["motion"] = np.stack(pictures) if self.motion_input is MotionInput.PAIR else pictures[1]
-        if self._recipe.motion.target is MotionTarget.SHUFFLED:
+        shuffled = self.config.motion and self._recipe.motion.target is MotionTarget.SHUFFLED
+        if shuffled:
             episode, frame = self._donor(episode, frame, random)
         if self.motion_input in (MotionInput.FLOW, MotionInput.LATENTS):
             store = self._stores[cameras[third_person]]
             sample["motion"] = store.frame(episode=episode.index, frame=frame)
-        elif self._recipe.motion.target is MotionTarget.SHUFFLED:
+        elif shuffled:
             pair = [frame, min(frame + self._horizon, episode.length - 1)]
             sample["motion"] = np.stack(self._frames.frames(cameras[third_person], episode, pair))
         return sample
@@ -370,9 +371,12 @@ class _Steps:
 
 
 def assemble(samples: Sequence[dict[str, Any]]) -> TrainingBatch:
-    """Transformed samples as one batch. All must bring the same kind of motion."""
-    with_motion = "motion" in samples[0]
-    motion = torch.from_numpy(np.stack([s["motion"] for s in samples])) if with_motion else None
+    """Transformed samples as one batch. Those that bring motion must bring the same kind; to the others' places, which
+    are not valid, come zeros."""
+    known = next((s["motion"] for s in samples if "motion" in s), None)
+    motion: Tensor | None = None
+    if known is not None:
+        motion = torch.from_numpy(np.stack([s.get("motion", np.zeros_like(known)) for s in samples]))
     return TrainingBatch(
         observation=collate(samples),
         actions=torch.from_numpy(np.stack([s["actions"] for s in samples])).float(),

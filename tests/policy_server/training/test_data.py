@@ -14,6 +14,7 @@ from policy_server.training.data.idle import active_frames
 from policy_server.training.data.lerobot import DatasetError, LeRobotTables
 from policy_server.training.data.samples import (
     MotionInput,
+    SampleKey,
     Schedule,
     SourceReader,
     TrainingSamples,
@@ -250,6 +251,23 @@ def test_a_shuffled_target_comes_from_another_episode_at_the_same_phase(recipe: 
     mine, other = plain.sample(row, draw=0), shuffled.sample(row, draw=0)
     assert np.array_equal(mine[EXTERIOR], other[EXTERIOR])
     assert not np.array_equal(mine["motion"], other["motion"])
+
+
+def test_a_source_without_motion_is_mixed_with_one_that_has_it(recipe: Recipe) -> None:
+    twice = recipe.model_dump(mode="json")
+    (source,) = twice["data"]["sources"]
+    twice["data"]["sources"] = [source, source | {"motion": False}]
+    setup = prepare_quietly(Recipe.model_validate(twice))
+    samples = TrainingSamples(setup.readers, setup.spec.transforms(setup.tokenizer))
+    keys = [SampleKey(source=source, row=int(setup.readers[0].training_rows[3]), draw=0) for source in (1, 0)]
+    batch = assemble([samples[key] for key in keys])
+    assert batch.motion is not None
+    assert batch.motion_input is MotionInput.PAIR
+    assert batch.motion_valid.tolist() == [False, True]
+    assert not batch.motion[0].any()
+    assert batch.motion[1].any()
+    assert torch.equal(batch.actions[0], batch.actions[1])
+    assert assemble([samples[keys[0]]]).motion_input is MotionInput.NONE
 
 
 def test_a_batch_knows_what_kind_of_motion_it_brings(recipe: Recipe) -> None:
