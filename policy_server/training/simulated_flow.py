@@ -65,18 +65,21 @@ class SimulatedFlow:
         return [self._seen(sight, seen[min(t + horizon, len(seen) - 1)]) for t, sight in enumerate(seen)]
 
     def _seen(self, before: Sight, after: Sight) -> np.ndarray:
+        depth_m, body, intrinsics = before.depth_m, before.body, before.intrinsics
+        cut = None if self.views is None else self.views.cuts.get(self.key)
+        if cut is not None:
+            part = slice(cut.top, cut.top + cut.height), slice(cut.left, cut.left + cut.width)
+            depth_m, body = depth_m[part], body[part]
+            intrinsics = intrinsics - np.array([[0.0, 0.0, cut.left], [0.0, 0.0, cut.top], [0.0, 0.0, 0.0]])
         flow = rigid_flow(
-            depth_m=before.depth_m,
-            body=before.body,
-            intrinsics=before.intrinsics,
+            depth_m=depth_m,
+            body=body,
+            intrinsics=intrinsics,
             camera_before=before.camera,
             camera_after=after.camera,
             bodies_before=before.bodies,
             bodies_after=after.bodies,
         )
-        cut = None if self.views is None else self.views.cuts.get(self.key)
-        if cut is not None:
-            flow = flow[:, cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
         return fit_flow(flow, side=self.side)
 
 

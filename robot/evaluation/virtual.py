@@ -97,13 +97,15 @@ class SeededClient:
 
 @dataclass
 class VirtualEpisode:
-    """What came of a trial. `path_rad` (ticks, 7) are the actions that were carried out, one a tick."""
+    """What came of a trial; a collision ends it. `path_rad` (ticks, 7) are the actions that were carried out, one a
+    tick."""
 
     success: bool = False
     seconds: float = 0.0
     ticks: int = 0
     stage: Stage = Stage.START
     flaws: tuple[Flaw, ...] = ()
+    collided: bool = False
     underruns: int = 0
     chunks: int = 0
     seam_jumps_rad: list[float] = field(default_factory=list)
@@ -166,7 +168,7 @@ class VirtualPolicy:
 def run_virtual(
     env: TwinEnv, source: ChunkSource, *, seed: int, prop: Prop, start: ArmStart | None, settings: VirtualSettings
 ) -> VirtualEpisode:
-    """One trial from a seeded start to success or the time limit."""
+    """One trial from a seeded start to success, a collision (if the environment knows them) or the time limit."""
     env.reset(seed, prop, start=start)
     policy = VirtualPolicy(env, source, settings)
     episode = VirtualEpisode()
@@ -175,9 +177,10 @@ def run_virtual(
         episode.path.append(action)
         result = env.step(action)
         episode.ticks = tick + 1
-        episode.success = bool(result.info["success"])
+        episode.collided = bool(result.info["collided"])
+        episode.success = bool(result.info["success"]) and not episode.collided
         episode.stage, episode.flaws = result.info["stage"], result.info["flaws"]
-        if episode.success:
+        if episode.success or episode.collided:
             break
     episode.seconds = episode.ticks * TICK_NS / NS_PER_S
     episode.underruns, episode.chunks = policy.statistics.underruns, policy.statistics.chunks

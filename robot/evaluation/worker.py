@@ -24,6 +24,8 @@ from robot.twin.sim import ArmStart
 from robot.twin.variation import VariationRange
 
 REQUEST_TIMEOUT_S = 120.0
+COLLISION = "collision"
+"""Named first among what was wrong."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with (
             stop_event_on_signals() as stop,
-            TwinEnv(None, variation=None if options.plain else VariationRange()) as env,
+            TwinEnv(
+                None,
+                variation=None if options.plain else VariationRange(),
+                collision_level=rig.arm.collision_level,
+            ) as env,
         ):
             for trial in trials:
                 if stop.is_set():
@@ -81,7 +87,7 @@ def _outcome(trial: Trial, episode: VirtualEpisode, client: PolicyClient) -> Out
         seconds=round(episode.seconds, 3),
         ticks=episode.ticks,
         stage=episode.stage.name.lower(),
-        flaws=tuple(flaw.value for flaw in episode.flaws),
+        flaws=((COLLISION,) if episode.collided else ()) + tuple(flaw.value for flaw in episode.flaws),
         underruns=episode.underruns,
         chunks=episode.chunks,
         seam_jump_rad=round(float(np.median(episode.seam_jumps_rad)), 5) if episode.seam_jumps_rad else None,

@@ -14,6 +14,7 @@ import numpy as np
 from robot.arm.protocol import ErrorCode, RobotMode
 from robot.motion.kinematics import flange_pose
 from robot.motion.rotations import invert_pose, make_pose, rotation_from_rpy
+from robot.twin.collision_watch import CollisionWatch
 from robot.twin.controller_alarms import alarm_beyond_limits, alarm_of_obstruction
 from robot.twin.controller_motion import Jog, Mark, MotionGenerator, MotionKind
 from robot.twin.controller_paths import Path
@@ -30,12 +31,8 @@ from robot.twin.controller_settings import (
 from robot.twin.servo_filter import ServoPoint
 
 MAX_QUEUED = 64
-COLLISION_FORCE_N = (float("inf"), 150.0, 110.0, 80.0, 55.0, 35.0)
-"""Contact force that trips each collision level, 0 (off) to 5: a model, the vendor publishes no figures."""
 MOTION_STEPS = 4
 """Joint targets are computed this often while the controller looks at its queue, power and contacts once."""
-COLLISION_FILTER_S = 0.01
-"""Time constant of the force estimate: a single contact spike is no collision."""
 AT_REST_RAD_S = 1e-3
 _IDENTITY = np.eye(4)
 _AFTER = {Power.INIT: Power.OFF, Power.SWITCHING_ON: Power.DISABLED, Power.ENABLING: Power.ENABLED}
@@ -83,7 +80,7 @@ class ControllerCore:
         self._last_command_id = 0
         self._queue: deque[tuple[int, QueueItem]] = deque()
         self._transition_left_s = options.boot_s
-        self._contact_force_n = 0.0
+        self._watch = CollisionWatch()
         self._single_move = False
 
     # What the outside may ask
@@ -215,7 +212,7 @@ class ControllerCore:
         held = {int(Alarm.SOFTWARE_ESTOP): self.software_stop, int(Alarm.ESTOP_BUTTON): self.stop_button}
         self.alarms[:] = [alarm_id for alarm_id in self.alarms if held.get(alarm_id, False)]
         self.collided = False
-        self._contact_force_n = 0.0
+        self._watch.forget()
         return ErrorCode.OK
 
     def stop(self) -> int:
@@ -346,11 +343,9 @@ class ControllerCore:
 
     def _watch_collision(self, dt_s: float, *, contact_force_n: float) -> None:
         if not self.enabled or self.motion.kind is MotionKind.DRAGGING:
-            self._contact_force_n = 0.0
+            self._watch.forget()
             return
-        share = dt_s / (COLLISION_FILTER_S + dt_s)
-        self._contact_force_n += share * (contact_force_n - self._contact_force_n)
-        if self._contact_force_n > COLLISION_FORCE_N[self.settings.collision_level] and not self.collided:
+        if self._watch.feels(contact_force_n, dt_s=dt_s, level=self.settings.collision_level) and not self.collided:
             self.collide()
 
     def _start_queued(self) -> None:

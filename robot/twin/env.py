@@ -5,7 +5,8 @@ and the gripper, as everywhere above the drivers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 
 from configs.schema import load_task
 from robot.motion.nova5 import GRIPPER_STROKE_M, JOINT_COUNT, MAX_JOINT_SPEED_RAD_S
+from robot.twin.collision_watch import CollisionWatch
 from robot.twin.optics import CameraName
+from robot.twin.plant import SLICE_STEPS
 from robot.twin.props import Prop
 from robot.twin.render import SceneRenderer
 from robot.twin.scene import SceneOptions
@@ -39,6 +42,8 @@ class EnvState:
     prop: Prop
     ticks: int
     progress: TaskProgress
+    felt: CollisionWatch
+    collided: bool
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,20 @@ class TwinEnv:
         scene: SceneOptions | None = None,
         variation: VariationRange | None = None,
         gripper_force_n: float = DEFAULT_FORCE_N,
+        collision_level: int = 0,
     ) -> None:
         """``image_size`` is (height, width), for all or for each camera; None makes observations without pictures.
 
-        ``variation`` makes each episode look different, drawn from its seed.
+        ``variation`` makes each episode look different, drawn from its seed. With a ``collision_level`` of 1 to 5,
+        ``info["collided"]`` says whether the controller would have stopped the arm; the arm goes on here.
         """
         self.sim = TwinSim(scene)
         self._scene_options = scene or SceneOptions()
         self._sizes = _sizes(image_size)
         self._variation = variation
         self._gripper_force_n = gripper_force_n
+        self._collision_level = collision_level
+        self._collisions, self._collided = CollisionWatch(), False
         self._renderer: SceneRenderer | None = None
         self._tasks = {prop: load_task(prop.label) for prop in Prop}
         self._prop = Prop.CUP
@@ -90,6 +99,7 @@ class TwinEnv:
         """Begins an episode; the same seed gives the same poses and the same pictures."""
         self.sim.reset(seed, variation=self._variation, start=start)
         self._prop, self._ticks, self._progress = task, 0, TaskProgress()
+        self._collisions, self._collided = CollisionWatch(), False
         return self.observe()
 
     def step(self, action: np.ndarray) -> StepResult:
@@ -108,7 +118,7 @@ class TwinEnv:
         change = command[:JOINT_COUNT] - present
         reach = MAX_JOINT_SPEED_RAD_S / CONTROL_RATE_HZ
         limited = bool(np.any(np.abs(change) > reach * (1.0 + 1e-9)))
-        self.sim.step_towards(present + np.clip(change, -reach, reach), steps=self._steps_of_tick())
+        self._move(present, np.clip(change, -reach, reach))
         # Like the joints, the gripper's target is due at the tick's end: that is when robotd hands it over.
         opening = (1.0 - float(np.clip(command[JOINT_COUNT], 0.0, 1.0))) * GRIPPER_STROKE_M
         self.sim.set_gripper_target(opening, force_n=self._gripper_force_n)
@@ -125,6 +135,7 @@ class TwinEnv:
             "objects": self.sim.object_poses(),
             "plate_position_m": self.sim.plate_position_m,
             "speed_limited": limited,
+            "collided": self._collided,
             "ticks": self._ticks,
         }
         return StepResult(self.observe(), float(placed), placed, late and not placed, info)
@@ -148,12 +159,14 @@ class TwinEnv:
 
     def get_state(self) -> EnvState:
         """Everything that `set_state` needs to go on from here bit for bit."""
-        return EnvState(self.sim.get_state(), self._prop, self._ticks, self._progress)
+        felt = replace(self._collisions)
+        return EnvState(self.sim.get_state(), self._prop, self._ticks, self._progress, felt, self._collided)
 
     def set_state(self, state: EnvState) -> None:
         """Goes to a state that `get_state` gave."""
         self.sim.set_state(state.sim)
         self._prop, self._ticks, self._progress = state.prop, state.ticks, state.progress
+        self._collisions, self._collided = replace(state.felt), state.collided
 
     def close(self) -> None:
         """Frees the OpenGL context; more than once does no harm."""
@@ -168,6 +181,18 @@ class TwinEnv:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _move(self, present: np.ndarray, change: np.ndarray) -> None:
+        """One tick's physics; with a collision level the contacts are felt as often as the controller feels them."""
+        steps = self._steps_of_tick()
+        slices = -(-steps // SLICE_STEPS) if self._collision_level else 1
+        ends = [steps * (number + 1) // slices for number in range(slices)]
+        for begin, end in pairwise([0, *ends]):
+            self.sim.step_towards(present + change * (end / steps), steps=end - begin)
+            if self._collision_level:
+                dt_s = (end - begin) * self.sim.timestep_s
+                felt = self._collisions.feels(self.sim.contact_force_n, dt_s=dt_s, level=self._collision_level)
+                self._collided = self._collided or felt
 
     def _steps_of_tick(self) -> int:
         """33 or 34 physics steps, so that ticks never drift from 15 Hz."""

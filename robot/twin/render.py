@@ -49,36 +49,36 @@ class SceneRenderer:
     def render(self, state: SceneState, *, camera: CameraName, height: int, width: int) -> np.ndarray:
         """The picture (H, W, 3) uint8 RGB."""
         rectangle = self._draw(state, camera, height=height, width=width, decorated=True)
-        return self._read_colours(rectangle)
+        image = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, rectangle, self._context)
+        return np.ascontiguousarray(image[::-1])
 
-    def depth(self, state: SceneState, *, camera: CameraName, height: int, width: int) -> np.ndarray:
-        """Distance along the optical axis (H, W) float32 in metres."""
-        rectangle = self._draw(state, camera, height=height, width=width)
-        raw = np.empty((height, width), np.float32)
-        mujoco.mjr_readPixels(None, raw, rectangle, self._context)
+    def geometry(
+        self, state: SceneState, *, camera: CameraName, height: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Distance along the optical axis (H, W) float32 in metres, and body index in the model per pixel (H, W) int32;
+        -1 is the background."""
+        flags = self._picture.flags
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
+        flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
+        colours, raw = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.float32)
+        try:
+            rectangle = self._draw(state, camera, height=height, width=width)
+            mujoco.mjr_readPixels(colours, raw, rectangle, self._context)
+        finally:
+            flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = False
+            flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = False
         extent = self._model.stat.extent
         near, far = self._model.vis.map.znear * extent, self._model.vis.map.zfar * extent
         # The buffer holds reversed depth that mjr_readPixels turns into 0 near .. 1 far.
         metres = near / (1.0 - raw.astype(np.float64) * (1.0 - near / far))
-        return np.ascontiguousarray(metres[::-1].astype(np.float32))
-
-    def segmentation(self, state: SceneState, *, camera: CameraName, height: int, width: int) -> np.ndarray:
-        """Body index in the model per pixel (H, W) int32; -1 is the background."""
-        flags = self._picture.flags
-        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
-        flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
-        try:
-            rectangle = self._draw(state, camera, height=height, width=width)
-            coloured = self._read_colours(rectangle).astype(np.int32)
-        finally:
-            flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = False
-            flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = False
-        drawn = coloured[..., 0] + (coloured[..., 1] << 8) + (coloured[..., 2] << 16)
+        drawn = colours.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
         bodies = np.full(self._picture.ngeom + 1, -1, np.int32)
         for geom in self._picture.geoms[: self._picture.ngeom]:
             if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
                 bodies[geom.segid + 1] = self._model.geom_bodyid[geom.objid]
-        return bodies[np.where(drawn < len(bodies), drawn, 0)]
+        body = bodies[np.where(drawn < len(bodies), drawn, 0)]
+        return np.ascontiguousarray(metres[::-1].astype(np.float32)), np.ascontiguousarray(body[::-1])
 
     def camera_pose(self, state: SceneState, camera: CameraName) -> np.ndarray:
         """Pose (4, 4) of a camera in the world, axes as MuJoCo's: x right, y up, z backwards."""
@@ -114,11 +114,6 @@ class SceneRenderer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _read_colours(self, rectangle: mujoco.MjrRect) -> np.ndarray:
-        image = np.empty((rectangle.height, rectangle.width, 3), np.uint8)
-        mujoco.mjr_readPixels(image, None, rectangle, self._context)
-        return np.ascontiguousarray(image[::-1])
 
     def _load(self, state: SceneState) -> None:
         if state.qpos.shape != (self._model.nq,):

@@ -83,12 +83,12 @@ class TwinSights:
             self._renderer = SceneRenderer()
         renderer = self._renderer
         try:
-            depth = renderer.depth(state, camera=camera, height=height, width=width)
+            depth, body = renderer.geometry(state, camera=camera, height=height, width=width)
         except ValueError as error:
             raise ScenesError(str(error)) from None
         return Sight(
             depth_m=depth.astype(np.float64),
-            body=renderer.segmentation(state, camera=camera, height=height, width=width),
+            body=body,
             intrinsics=renderer.intrinsics(camera, height=height, width=width).matrix(),
             camera=renderer.camera_pose(state, camera) @ _TO_CAMERA_AXES,
             bodies=renderer.body_poses(state),

@@ -113,7 +113,11 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("sharding", Sharding)
+@pytest.mark.parametrize(
+    "sharding",
+    [Sharding.NONE, pytest.param(Sharding.FSDP2, marks=pytest.mark.slow)],
+    ids=lambda sharding: sharding.value,
+)
 def test_two_processes_train_as_one(recipe: Recipe, tmp_path: Path, program: Program, sharding: Sharding) -> None:
     recipe = recipe.override(["steps=3", "save_every=3", "validate_every=2", f"sharding={sharding}", "micro_batch=1"])
     program(recipe, tmp_path / "two")

@@ -1,6 +1,7 @@
 """The simulated-time rollout with a policy that knows everything: it must succeed, and fail where time is wrong."""
 
 from copy import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from configs.schema import load_rig
 from policy_server.replies import Reply
 from robot.evaluation.smoothness import log_dimensionless_jerk
 from robot.evaluation.virtual import TICK_NS, VirtualEpisode, VirtualSettings, run_virtual
+from robot.motion.inverse_kinematics import damped_step
 from robot.rollout.chunks import ExecutionMode
 from robot.rollout.session import RolloutPlan, scheduler_config
 from robot.twin.env import TwinEnv
@@ -49,15 +51,24 @@ class AllKnowing:
         return Reply(chosen, 0, observation_time_ns, 0, 0, 1.0, 1.0, None)
 
 
-def trial(*, latency_s: float, seed: int = 5, prop: Prop = Prop.CAN, late_ticks: int = 0) -> VirtualEpisode:
+def settings_of(*, latency_s: float, time_limit_s: float) -> VirtualSettings:
     rig = load_rig("twin")
     plan = RolloutPlan(rig="twin", tasks=("can",), episodes=1, server="", mode=ExecutionMode.ASYNC, output=Path())
-    settings = VirtualSettings(
-        scheduling=scheduler_config(rig, plan), latency_s=latency_s, time_limit_s=15.0, picture=(36, 64), sent=(36, 64)
+    return VirtualSettings(
+        scheduling=scheduler_config(rig, plan),
+        latency_s=latency_s,
+        time_limit_s=time_limit_s,
+        picture=(36, 64),
+        sent=(36, 64),
     )
+
+
+@cache
+def trial(*, latency_s: float, late_ticks: int = 0, time_limit_s: float = 15.0) -> VirtualEpisode:
+    settings = settings_of(latency_s=latency_s, time_limit_s=time_limit_s)
     with TwinEnv(None) as env:
-        source = AllKnowing(env, prop, late_ticks=late_ticks)
-        episode = run_virtual(env, source, seed=seed, prop=prop, start=None, settings=settings)
+        source = AllKnowing(env, Prop.CAN, late_ticks=late_ticks)
+        episode = run_virtual(env, source, seed=5, prop=Prop.CAN, start=None, settings=settings)
         if 0.0 < latency_s < 1.0:
             assert max(source.prefixes) >= int(latency_s * 15)
     return episode
@@ -77,7 +88,7 @@ def test_chunks_that_are_shifted_in_time_jump_where_they_take_over() -> None:
 
 
 def test_a_latency_longer_than_a_chunk_leaves_nothing_to_follow() -> None:
-    episode = trial(latency_s=1.0)
+    episode = trial(latency_s=1.0, time_limit_s=3.0)
     assert not episode.success
     assert episode.chunks == 0
 
@@ -91,3 +102,30 @@ def test_jerk_is_smaller_for_a_smooth_path_than_for_a_trembling_one() -> None:
     assert found[1] is not None
     assert found[0] > found[1] + 3.0
     assert log_dimensionless_jerk(np.zeros((60, 6))) is None
+
+
+class Diver:
+    """Has the arm go straight down, whatever it sees."""
+
+    def infer(
+        self, observation: dict[str, object], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+    ) -> Reply:
+        del action_prefix
+        joints = np.asarray(observation["observation/joint_position"], dtype=np.float64)
+        actions = []
+        for _ in range(HORIZON):
+            joints = joints + damped_step(
+                joints, displacement=np.array([0.0, 0.0, -0.02, 0.0, 0.0, 0.0]), point_m=(0.0, 0.0, 0.2)
+            )
+            actions.append(np.append(joints, 0.0))
+        return Reply(np.array(actions), 0, observation_time_ns, 0, 0, 1.0, 1.0, None)
+
+
+def test_a_collision_ends_a_trial_as_a_failure() -> None:
+    with TwinEnv(None, collision_level=3) as env:
+        episode = run_virtual(
+            env, Diver(), seed=5, prop=Prop.CAN, start=None, settings=settings_of(latency_s=0.0, time_limit_s=8.0)
+        )
+    assert episode.collided
+    assert not episode.success
+    assert episode.seconds < 8.0

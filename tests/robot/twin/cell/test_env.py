@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from robot.motion.inverse_kinematics import damped_step
 from robot.motion.nova5 import MAX_JOINT_SPEED_RAD_S
 from robot.twin.env import IMAGE_KEYS, TwinEnv
 from robot.twin.expert import Expert
@@ -145,3 +146,40 @@ def test_closing_twice_does_no_harm() -> None:
     env.reset(0, Prop.CUP)
     env.close()
     env.close()
+
+
+def press(env: TwinEnv, ticks: int) -> list[bool]:
+    """Push the jaws straight down for so long; whether a collision was felt, tick by tick."""
+    found = []
+    down = np.array([0.0, 0.0, -0.02, 0.0, 0.0, 0.0])
+    for _ in range(ticks):
+        target = env.sim.joint_target_rad
+        turned = damped_step(target, displacement=down, point_m=(0.0, 0.0, 0.2))
+        found.append(bool(env.step(np.append(target + turned, 0.0)).info["collided"]))
+    return found
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_an_arm_that_presses_on_the_table_has_collided_if_the_level_says_so(level: int) -> None:
+    env = TwinEnv(None, collision_level=level)
+    env.reset(0, Prop.CUP)
+    assert not any(env.step(still(env)).info["collided"] for _ in range(5))
+    before = env.get_state()
+    first = press(env, 40)
+    assert first[-1] is (level > 0)
+    env.set_state(before)
+    assert press(env, 40) == first
+    env.reset(0, Prop.CUP)
+    assert not env.step(still(env)).info["collided"]
+
+
+def test_a_good_demonstration_is_no_collision() -> None:
+    env = TwinEnv(None, collision_level=3)
+    env.reset(4, Prop.CAN)
+    teacher = Expert(env.sim, Prop.CAN)
+    for _ in range(200):
+        result = env.step(teacher.act())
+        assert not result.info["collided"]
+        if result.terminated:
+            return
+    raise AssertionError("the teacher did not get there")

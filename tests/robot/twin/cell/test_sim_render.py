@@ -150,7 +150,7 @@ def test_each_varied_quantity_is_seen(sim: TwinSim, renderer: SceneRenderer) -> 
 def test_depth_is_the_distance_along_the_optical_axis(sim: TwinSim, renderer: SceneRenderer) -> None:
     state = sim.scene_state()
     camera = CameraName.EXTERIOR
-    depth = renderer.depth(state, camera=camera, height=360, width=640)
+    depth, _ = renderer.geometry(state, camera=camera, height=360, width=640)
     pose = renderer.camera_pose(state, camera)
     optics = renderer.intrinsics(camera, height=360, width=640)
     row, column = 340, 60
@@ -161,7 +161,7 @@ def test_depth_is_the_distance_along_the_optical_axis(sim: TwinSim, renderer: Sc
 
 def test_segmentation_finds_each_object_where_it_projects(sim: TwinSim, renderer: SceneRenderer) -> None:
     state, camera = sim.scene_state(), CameraName.EXTERIOR
-    bodies = renderer.segmentation(state, camera=camera, height=360, width=640)
+    _, bodies = renderer.geometry(state, camera=camera, height=360, width=640)
     pose = renderer.camera_pose(state, camera)
     optics = renderer.intrinsics(camera, height=360, width=640)
     for prop in Prop:
@@ -176,10 +176,10 @@ def test_segmentation_finds_each_object_where_it_projects(sim: TwinSim, renderer
 def test_both_pictures_show_what_a_policy_needs_at_the_start(sim: TwinSim, renderer: SceneRenderer) -> None:
     for seed in range(6):
         sim.reset(seed)
-        bodies = renderer.segmentation(sim.scene_state(), camera=CameraName.EXTERIOR, height=224, width=224)
+        _, bodies = renderer.geometry(sim.scene_state(), camera=CameraName.EXTERIOR, height=224, width=224)
         for body in (*sim.scene.prop_body, sim.scene.plate_body):
             assert np.count_nonzero(bodies == body) > 15, (seed, body)
-    wrist = renderer.segmentation(sim.scene_state(), camera=CameraName.WRIST, height=224, width=224)
+    _, wrist = renderer.geometry(sim.scene_state(), camera=CameraName.WRIST, height=224, width=224)
     for finger in ("left_finger", "right_finger"):
         assert np.count_nonzero(wrist == sim.scene.model.body(finger).id) > 100
 
