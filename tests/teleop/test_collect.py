@@ -170,6 +170,7 @@ def test_the_expert_collects_an_episode_that_can_be_replayed_and_the_session_kno
     assert found["tracking"]["joint_rms_rad"] < 0.1
 
 
+@pytest.mark.slow
 def test_a_path_that_a_hand_led_is_driven_again_without_the_hand_and_recorded(
     cell: Cell, station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_killing_the_server_holds_the_arm_and_ctrl_c_ends_in_order(stack: Any, w
         assert twin.status()["alarms"] == []
 
 
+@pytest.mark.slow
 def test_after_a_collision_a_simulated_rig_goes_on_with_the_next_episode(
     stack: Any, wait_for: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_lease_that_somebody_holds_is_one_clear_line(stack: Any, tmp_path: Pat
         robotd.stop()
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_the_way_to_the_start_pose_holds_there(
     stack: Any, wait_for: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_the_sizes_are_json_for_the_peer(tmp_path: Path, monkeypatch: pytest.Mon
         assert inputs["images"].shape == (1, 2, 3, 16, 16)
 
 
+@pytest.mark.slow
 def test_health_is_measured_beside_a_busy_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("policy_server.bench.serve.HEALTH_CHECKS", 5)
     assert health_row().value > 0.0

@@ -178,6 +178,7 @@ def tool_m(page: Any) -> np.ndarray:
     return np.array(page.evaluate("shell.store.now.state.tcp_m"))
 
 
+@pytest.mark.slow
 def test_a_headset_moves_the_arm_while_it_grips(
     stack: Any, open_page: Callable[..., Any], wait_for: Callable[..., Any]
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_headset_moves_the_arm_while_it_grips(
     wait_on(page, "!shell.store.now.moving")
 
 
+@pytest.mark.slow
 def test_an_episode_is_recorded_and_labelled_by_keyboard(
     stack: Any, open_page: Callable[..., Any], wait_for: Callable[..., Any]
 ) -> None:
@@ -221,6 +223,7 @@ def test_an_episode_is_recorded_and_labelled_by_keyboard(
     )
 
 
+@pytest.mark.slow
 def test_a_blind_trial_shows_a_number_and_keeps_the_verdict(stack: Any, open_page: Callable[..., Any]) -> None:
     page = open_page("evaluate")
     wait_until_operating(page)
@@ -239,6 +242,7 @@ def test_a_blind_trial_shows_a_number_and_keeps_the_verdict(stack: Any, open_pag
     assert result["progress"] == "lifted"
 
 
+@pytest.mark.slow
 def test_a_camera_that_dies_turns_grey_until_it_is_back(stack: Any, open_page: Callable[..., Any]) -> None:
     page = open_page("evaluate")
     page.wait_for_selector('.camera[data-camera="wrist"]:not(.stale)')

@@ -230,6 +230,7 @@ def test_an_alarm_is_told_in_words_and_the_way_back_is_walked_question_by_questi
     assert red(examine_devices(twin.rig)) == set()
 
 
+@pytest.mark.slow
 def test_the_first_day_is_walked_through_and_its_answers_land_in_a_copy(twin, monkeypatch):
     monkeypatch.setattr(first_day, "TRIAL_S", 0.4)
     monkeypatch.setattr(first_day, "RATES_HZ", (33.0, 125.0))

@@ -257,6 +257,7 @@ def test_a_stop_signal_leaves_nothing_behind(start_twin, tmp_path: Path) -> None
     assert json.loads((tmp_path / "status.json").read_text())["rig"] == twin.rig.name
 
 
+@pytest.mark.slow
 def test_the_twin_and_its_camera_process_end_together_whichever_is_killed(start_twin) -> None:
     twin = start_twin()
     TwinControl.wait(twin.rig, timeout_s=40).close()
