@@ -16,23 +16,26 @@ from policy_server.training.recipe import load_recipe
 from policy_server.training.ship import ship
 
 ROOT = Path(__file__).resolve().parents[2]
-CORRECTIONS = "outputs/datasets/twin-corrections"
-FIRST_CORRECTION = 500_000
-"""Seeds apart from the demonstrations' and from those of evaluations."""
+CORRECTIONS = (
+    ("outputs/runs/nano-action-only", "outputs/datasets/twin-corrections", "500000"),
+    ("outputs/runs/nano-polished", "outputs/datasets/twin-corrections-2", "600000"),
+)
+"""Which policy is corrected, into which data set, from which seed on: seeds apart from those of demonstrations and
+evaluations."""
 
 
 @dataclass(frozen=True)
 class NanoOptions:
     """Make the small policy from nothing: demonstrations in the twin, a first policy, corrections of what it does, the
-    base policy, optical flow, the autoencoder of flow images, the motion head's warm-up, joint training, and the
-    checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
+    base policy, corrections of that, optical flow, the autoencoder of flow images, the motion head's warm-up, joint
+    training, and the checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
 
     target: Path = Path("outputs/nano")
     """New folder for the checkpoint."""
     demonstrations: int = 1000
     """How many to learn from."""
     corrections: int = 275
-    """How often the teacher takes over from the first policy."""
+    """How often the teacher takes over from the first policy, and again from the base policy."""
     action_only: bool = False
     """Stop before the motion head: a policy that learned from actions alone."""
     ship: Path | None = None
@@ -47,11 +50,14 @@ class NanoOptions:
 
 def commands(*, demonstrations: int, corrections: int, action_only: bool) -> list[list[str]]:
     """What is to be run, in order."""
-    led = ["--lead", "outputs/runs/nano-action-only", "--output", CORRECTIONS, "--seed", str(FIRST_CORRECTION)]
+    first, second = (
+        ["launch/demonstrations", "--lead", leader, "--output", output, "--seed", seed, "--episodes", str(corrections)]
+        for leader, output, seed in CORRECTIONS
+    )
     found = [
         ["launch/demonstrations", "--episodes", str(demonstrations)],
         ["launch/train", "--recipe", "nano-action-only"],
-        ["launch/demonstrations", *led, "--episodes", str(corrections)],
+        first,
         ["launch/train", "--recipe", "nano-corrected"],
         ["launch/train", "--recipe", "nano-polished"],
     ]
@@ -59,6 +65,7 @@ def commands(*, demonstrations: int, corrections: int, action_only: bool) -> lis
         return found
     return [
         *found,
+        second,
         ["launch/precompute", "--recipe", "nano-vae"],
         ["launch/train", "--recipe", "nano-vae"],
         ["launch/train", "--recipe", "nano-warmup"],
