@@ -1,6 +1,5 @@
 """From a policy's configuration to a policy ready to be served, with its motion head if it is wanted."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,11 +49,7 @@ def located(source: str) -> str:
     checkpoint, or the last where none was validated; anything else is left as it is."""
     beside_project = ROOT / source
     found = str(beside_project) if not Path(source).exists() and beside_project.is_dir() else source
-    index = Path(found) / checkpoint.RUN_INDEX_FILE
-    if not index.is_file():
-        return found
-    names = json.loads(index.read_text(encoding="utf-8"))
-    return str(Path(found) / (names.get("best") or names["last"]))
+    return str(checkpoint.of_run(Path(found)) or found)
 
 
 def assumptions_of(config: PolicyConfig) -> Assumptions:

@@ -74,6 +74,16 @@ def save_policy(policy: Policy, directory: Path) -> None:
         raise
 
 
+def of_run(folder: Path) -> Path | None:
+    """The checkpoint of a training run that is meant: the best, or the last where none was validated. None if the
+    folder is no run."""
+    index = folder / RUN_INDEX_FILE
+    if not index.is_file():
+        return None
+    names = json.loads(index.read_text(encoding="utf-8"))
+    return folder / (names.get("best") or names["last"])
+
+
 def load_policy(
     source: Path | str,
     *,

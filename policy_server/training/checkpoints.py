@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from policy_server.pi0.checkpoint import RUN_INDEX_FILE
+from policy_server.pi0.checkpoint import RUN_INDEX_FILE, of_run
 from policy_server.training.optimizer import Average
 from policy_server.training.sharding import gathered, shared_out
 
@@ -89,18 +89,9 @@ def last_checkpoint(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint with the lowest validation loss, or None when nothing was validated."""
-    index = run / RUN_INDEX_FILE
-    if not index.is_file():
-        return None
-    best = json.loads(index.read_text(encoding="utf-8")).get("best")
-    return run / best if best else None
-
-
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint that is meant: the folder itself, or of a run the best one, else the last."""
-    return best_checkpoint(path) or last_checkpoint(path) or path
+    return of_run(path) or last_checkpoint(path) or path
 
 
 def read_progress(folder: Path) -> Progress:

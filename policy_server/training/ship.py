@@ -15,7 +15,7 @@ from typing import Any
 from policy_server.motion.files import DESCRIPTION_FILE as MOTION_FILE
 from policy_server.motion.files import WEIGHTS_FILE as MOTION_WEIGHTS
 from policy_server.pi0.checkpoint import SPEC_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_policy
-from policy_server.training.checkpoints import RunError, last_checkpoint, read_progress
+from policy_server.training.checkpoints import RunError, read_progress, resolve_checkpoint
 from policy_server.training.recipe import Recipe, load_recipe
 
 VAE_FOLDER = "vae"
@@ -35,13 +35,14 @@ class Shipped:
 
 
 def ship(run: Path, target: Path, *, commands: Sequence[str], evaluation: Path | None = None) -> Shipped:
-    """Copy a run's last checkpoint to a new folder with a card, complete or not at all.
+    """Copy a run's checkpoint, the one that would be served, to a new folder with a card, complete or not at all.
 
     `commands` are what makes the checkpoint from nothing; `evaluation` is a result file of launch/evaluate. Raises
-    `RunError` when the run has no checkpoint, the folder exists, or the whole is larger than a repository should hold.
+    `RunError` when the run has no checkpoint, the folder exists, the evaluation is of other weights, or the whole is
+    larger than a repository should hold.
     """
-    source = last_checkpoint(run)
-    if source is None:
+    source = resolve_checkpoint(run)
+    if not (source / SPEC_FILE).is_file():
         raise RunError(f"{run}: no checkpoint in it; train first")
     if target.exists():
         raise RunError(f"{target} exists already; remove it or give another folder")
@@ -56,9 +57,9 @@ def ship(run: Path, target: Path, *, commands: Sequence[str], evaluation: Path |
             shutil.copytree(recipe.motion.vae, draft / VAE_FOLDER)
         (draft / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         policy = load_policy(draft)
-        text = _card(
-            run, source, recipe, commands=commands, evaluation=evaluation, digest=policy.contract.checkpoint_digest
-        )
+        digest = policy.contract.checkpoint_digest
+        result = None if evaluation is None else _evaluation(evaluation, digest=digest)
+        text = _card(run, source, recipe, commands=commands, result=result, digest=digest)
         (draft / CARD_NAME).write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         if size > LARGEST_BYTES:
@@ -70,11 +71,19 @@ def ship(run: Path, target: Path, *, commands: Sequence[str], evaluation: Path |
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return Shipped(target, size, policy.contract.checkpoint_digest)
+    return Shipped(target, size, digest)
+
+
+def _evaluation(path: Path, *, digest: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = result["policy"]["digest"]
+    if found != digest:
+        raise RunError(f"{path}: an evaluation of the weights {found}, not of these, {digest}; evaluate the run again")
+    return result
 
 
 def _card(
-    run: Path, source: Path, recipe: Recipe, *, commands: Sequence[str], evaluation: Path | None, digest: str
+    run: Path, source: Path, recipe: Recipe, *, commands: Sequence[str], result: dict[str, Any] | None, digest: str
 ) -> str:
     progress = read_progress(source)
     lines = [
@@ -91,8 +100,7 @@ def _card(
         lines.append(f"* `{configured.path}`: {_data(Path(configured.path))}")
     lines += ["", "## Held-out losses", "", "| step | figure | value |", "|---|---|---|"]
     lines += [f"| {step} | {name} | {value:.4f} |" for step, name, value in _validation(run)]
-    if evaluation is not None:
-        result = json.loads(evaluation.read_text(encoding="utf-8"))
+    if result is not None:
         lines += ["", "## Evaluation", "", "| chunks | task | success | 95 % |", "|---|---|---|---|"]
         for cell in result["cells"]:
             low, high = cell["wilson95"]

@@ -7,7 +7,7 @@ import pytest
 from policy_server.load import located
 from policy_server.pi0.checkpoint import RUN_INDEX_FILE, load_policy, random_policy, save_policy
 from policy_server.pi0.policy import Policy
-from policy_server.training.checkpoints import Progress, RunError, best_checkpoint, write_checkpoint
+from policy_server.training.checkpoints import Progress, RunError, resolve_checkpoint, write_checkpoint
 from policy_server.training.nano_command import NanoOptions, commands, nano_main
 from policy_server.training.recipe import load_recipe
 from policy_server.training.ship import ship
@@ -53,8 +53,14 @@ def test_the_optimizers_state_stays_behind(run: Path, tmp_path: Path) -> None:
 def test_the_card_has_the_evaluation(run: Path, tmp_path: Path) -> None:
     cell: dict[str, object] = {"task": "cup", "successes": 9, "trials": 10, "wilson95": [0.6, 0.98]}
     cell["condition"] = {"mode": "async", "replan_ticks": 6, "latency_s": 0.2}
-    (tmp_path / "result.json").write_text(json.dumps({"cells": [cell], "plan": {"seed": 900_000}}))
-    shipped = ship(run, tmp_path / "nano", commands=[], evaluation=tmp_path / "result.json")
+    result = {"policy": {"digest": "another"}, "cells": [cell], "plan": {"seed": 900_000}}
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(result))
+    with pytest.raises(RunError, match="weights another, not of these"):
+        ship(run, tmp_path / "nano", commands=[], evaluation=path)
+    result["policy"] = {"digest": ship(run, tmp_path / "first", commands=[]).digest}
+    path.write_text(json.dumps(result))
+    shipped = ship(run, tmp_path / "nano", commands=[], evaluation=path)
     assert "| async, every 6 ticks, 200 ms | cup | 9/10 | 60 to 98 % |" in (shipped.folder / "README.md").read_text()
 
 
@@ -91,6 +97,6 @@ def test_a_relative_checkpoint_is_found_from_anywhere(tmp_path: Path, monkeypatc
 
 
 def test_of_a_run_the_best_checkpoint_is_served(run: Path) -> None:
-    assert Path(located(str(run))) == best_checkpoint(run) == run / "step-0000040"
+    assert Path(located(str(run))) == resolve_checkpoint(run) == run / "step-0000040"
     (run / RUN_INDEX_FILE).write_text(json.dumps({"last": "step-0000001", "best": None}))
     assert Path(located(str(run))) == run / "step-0000001"
