@@ -199,7 +199,12 @@ def commit(made: Made, spool: Path, dataset: Dataset, *, prompt: str) -> None:
                 if film.exists() or not target.exists():
                     film.replace(target)
             write_records(dataset.root / SCENES_PATH.format(episode=dataset.episodes), rows["scene"])
-        source = {"source_id": source_id, "label": "success", "operator": "scripted teacher"}
+        source = {
+            "source_id": source_id,
+            "group": f"demonstration-{made.seed}",
+            "label": "success",
+            "operator": "scripted teacher",
+        }
         source |= {"rig": dataset.spec.rig_name, "software": dataset.spec.software}
         dataset.commit(columns, task=prompt, histograms=histograms, source=source)
         rows_path.unlink()

@@ -124,6 +124,7 @@ def test_a_crash_between_two_cameras_loses_nothing(tmp_path: Path) -> None:
         commit(made, spool, dataset, prompt="Put the tape on the plate")
     tables = LeRobotTables(folder)
     assert tables.frame_count == sum(made.parts)
+    assert {episode.group for episode in tables.episodes} == {"demonstration-3"}
     assert exterior.stat().st_size > 0
 
 

@@ -29,10 +29,14 @@ class VideoSpan:
     start_s: float
 
 
+GROUP_COLUMN = "nova/group"
+"""Of an episode in meta/episodes, where there is one: episodes of a group begin in the same scene."""
+
+
 @dataclass(frozen=True)
 class EpisodeInfo:
-    """One episode: its number, length in frames, tasks in words, where its rows begin in the data set, and its
-    videos.
+    """One episode: its number, length in frames, tasks in words, where its rows begin in the data set, its videos, and
+    what it shares with other episodes that were cut from the same scene.
     """
 
     index: int
@@ -40,6 +44,7 @@ class EpisodeInfo:
     tasks: tuple[str, ...]
     first_row: int
     videos: dict[str, VideoSpan]
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,9 @@ class LeRobotTables:
             )
         videos = [key for key, feature in self.features.items() if feature["dtype"] == "video"]
         # The statistics of each episode are beside these, hundreds of columns that nobody reads here.
-        wanted = ["episode_index", "length", "tasks"]
+        wanted = ["episode_index", "length", "tasks", GROUP_COLUMN]
         wanted += [f"videos/{key}/{part}" for key in videos for part in ("chunk_index", "file_index", "from_timestamp")]
-        tables = [pq.read_table(file, columns=wanted, partitioning=None) for file in files]
+        tables = [_columns(file, wanted) for file in files]
         table = pa.concat_tables(tables, promote_options="default").sort_by("episode_index")
         episodes, first_row = [], 0
         for row in table.to_pylist():
@@ -157,6 +162,7 @@ class LeRobotTables:
                     tasks=tasks,
                     first_row=first_row,
                     videos={key: self._video_span(key, row) for key in videos},
+                    group=row.get(GROUP_COLUMN) or "",
                 )
             )
             first_row += int(row["length"])
@@ -203,3 +209,10 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
         array = pc.list_flatten(array)
     return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(rows, -1)
+
+
+def _columns(file: Path, wanted: Sequence[str]) -> pa.Table:
+    """Those of the columns that the file has."""
+    with pq.ParquetFile(file) as opened:
+        present = set(opened.schema_arrow.names)
+        return opened.read(columns=[name for name in wanted if name in present])

@@ -44,13 +44,15 @@ def split_validation(
     episodes: Sequence[EpisodeInfo], *, fraction: float, seed: int
 ) -> tuple[list[EpisodeInfo], list[EpisodeInfo]]:
     """Training and held-out episodes; of each task with more than one, at least one is held out unless `fraction` is
-    0.
+    0. Episodes of a group are never on both sides.
     """
     held: set[int] = set()
     if fraction > 0.0:
         for order in _shuffled_by_task(episodes, seed=seed + 7919).values():
             if len(order) > 1:
                 held.update(order[: max(1, round(fraction * len(order)))])
+    groups = {episode.group for episode in episodes if episode.index in held} - {""}
+    held.update(episode.index for episode in episodes if episode.group in groups)
     training = [episode for episode in episodes if episode.index not in held]
     return training, [episode for episode in episodes if episode.index in held]
 

@@ -170,6 +170,17 @@ def test_without_a_validation_fraction_nothing_is_held_out(dataset: Path) -> Non
     assert (len(training), held) == (4, [])
 
 
+def test_episodes_of_one_scene_are_held_out_together_or_not_at_all(dataset: Path) -> None:
+    episodes = [
+        replace(LeRobotTables(dataset).episodes[0], index=index, tasks=("cup",), group=f"scene {index // 3}")
+        for index in range(30)
+    ]
+    training, held = split_validation(episodes, fraction=0.1, seed=0)
+    assert len(held) >= 3
+    assert not {episode.group for episode in training} & {episode.group for episode in held}
+    assert len(training) + len(held) == 30
+
+
 def test_idle_stretches_are_left_out_and_so_are_chunks_that_would_run_into_them() -> None:
     moving = np.cumsum(np.full(40, 0.01))
     actions = np.concatenate([moving, np.full(20, moving[-1]), moving[-1] + moving, [9, 9, 9]])[:, None]
