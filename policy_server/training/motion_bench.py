@@ -5,6 +5,7 @@ Each stage is the recipe of the small policy with fewer steps. What was made is 
 goes on where it stopped.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -159,10 +160,9 @@ def _first_parts(data: Path, episodes: list[EpisodeInfo]) -> list[EpisodeInfo]:
 
 
 def _settings(bench: MotionBench, data: Path, manifest: Path) -> list[str]:
+    source = {"path": str(data), "episodes": str(manifest), "flow": str(bench.out / "flow")}
     return [
-        f"data.sources.0.path={data}",
-        f"data.sources.0.episodes={manifest}",
-        f"data.sources.0.flow={bench.out / 'flow'}",
+        f"data.sources={json.dumps([source])}",
         f"motion.vae={bench.out / 'vae'}",
         f"data.validation_fraction={HELD_OUT}",
         "optimizer.warmup_steps=20",
