@@ -15,6 +15,7 @@ from rich.console import Console
 
 from configs.report import write_json
 from configs.schema import load_policy, load_rig, load_task
+from policy_server.client import Continuity
 from robot.evaluation.libero import environment
 from robot.evaluation.libero.job import run_libero
 from robot.evaluation.libero.plan import LiberoPlan
@@ -59,6 +60,9 @@ class Arguments:
     """Seed of the first start; demonstrations have others."""
     mode: tuple[ExecutionMode, ...] = (ExecutionMode.ASYNC,)
     """How chunks follow each other."""
+    continuity: tuple[Continuity, ...] = ()
+    """How a chunk follows the one before: none, committed (for policies that were trained so), guided. Default: as each
+    policy was trained."""
     replan_ticks: tuple[int, ...] = ()
     """Ticks after which a new chunk is asked for (default: the rollout's)."""
     latency: tuple[float, ...] = (0.2,)
@@ -212,8 +216,10 @@ def _libero(options: Arguments, console: Console) -> int:
 def _rig(options: Arguments, console: Console) -> int:
     if options.plain:
         raise EvaluationError("--plain is for simulated time: leave it out, or leave out --wires")
-    if len(options.mode) > 1 or len(options.replan_ticks) > 1:
-        raise EvaluationError("--mode, --replan-ticks: on a rig expected one of each, the same for all policies")
+    if max(len(options.mode), len(options.replan_ticks), len(options.continuity)) > 1:
+        raise EvaluationError(
+            "--mode, --replan-ticks, --continuity: on a rig expected one of each, the same for all policies"
+        )
     tasks = options.tasks or TWIN_TASKS
     for task in tasks:
         load_task(task)
@@ -227,6 +233,7 @@ def _rig(options: Arguments, console: Console) -> int:
         first_start=options.seed,
         mode=options.mode[0],
         replan_ticks=next(iter(options.replan_ticks), None),
+        continuity=next(iter(options.continuity), None),
         looks=options.looks,
         order_seed=secrets.randbits(32),
         digests={},
@@ -269,6 +276,7 @@ def _plan(options: Arguments) -> EvaluationPlan:
         replan_ticks=options.replan_ticks,
         latencies_s=options.latency,
         plain=options.plain,
+        continuities=options.continuity,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.report import write_json
+from policy_server.client import Continuity
 from robot.evaluation.trial import Trial
 from robot.rollout.chunks import ExecutionMode
 from robot.rollout.session import DEFAULT_REPLAN_TICKS
@@ -31,6 +32,8 @@ class EvaluationPlan:
     replan_ticks: tuple[int, ...]
     latencies_s: tuple[float, ...]
     plain: bool
+    continuities: tuple[Continuity, ...] = ()
+    """How chunks follow each other; as each policy was trained when empty."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -43,18 +46,24 @@ class EvaluationPlan:
     def all_trials(self) -> list[Trial]:
         """Seeds outermost, so that an evaluation that is cut short has compared everything on the same starts."""
         return [
-            Trial(policy, task, self.seed + index, mode.value, ticks, latency)
+            Trial(policy, task, self.seed + index, mode.value, ticks, latency, continuity)
             for index in range(self.trials)
             for task in self.tasks
             for latency in self.latencies_s
             for mode in self.modes
             for ticks in self.replan_ticks or (DEFAULT_REPLAN_TICKS[mode],)
+            for continuity in self._continuities(mode)
             for policy in self.policies
         ]
 
+    def _continuities(self, mode: ExecutionMode) -> tuple[str, ...]:
+        """In sync mode a chunk begins at rest, after the one before has ended."""
+        return tuple(map(str, self.continuities)) if self.continuities and mode is ExecutionMode.ASYNC else ("",)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "modes": [mode.value for mode in self.modes]}
+        named = {"modes": list(map(str, self.modes)), "continuities": list(map(str, self.continuities))}
+        return asdict(self) | named
 
     def write_once(self, folder: Path) -> None:
         """Write the plan, or check that the one in the folder is the same but for the number of trials.

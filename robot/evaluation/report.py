@@ -18,6 +18,7 @@ from robot.rollout.results import wilson95
 
 REPORT_NAME = "report.md"
 ALL = "all"
+CONTINUITIES = {"none": "on its own", "committed": "prefix-conditioned", "guided": "guided"}
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,17 @@ class Condition:
     mode: str
     replan_ticks: int
     latency_s: float
+    continuity: str = ""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "Condition":
         """The condition of a trial."""
-        return cls(outcome.trial.mode, outcome.trial.replan_ticks, outcome.trial.latency_s)
+        trial = outcome.trial
+        return cls(trial.mode, trial.replan_ticks, trial.latency_s, trial.continuity)
 
     def __str__(self) -> str:
-        return f"{self.mode}, every {self.replan_ticks} ticks, {1e3 * self.latency_s:.0f} ms"
+        how = f", {CONTINUITIES[self.continuity]}" if self.continuity else ""
+        return f"{self.mode}{how}, every {self.replan_ticks} ticks, {1e3 * self.latency_s:.0f} ms"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class Trial:
     mode: str
     replan_ticks: int
     latency_s: float
+    continuity: str = ""
+    """How a chunk follows the one before (`policy_server.client.Continuity`); empty: as the policy was trained."""
 
     @property
     def pair(self) -> tuple[str, int]:

@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from configs.schema import RigConfig
-from policy_server.client import PolicyClient, Reply
+from policy_server.client import Continuity, PolicyClient, Reply
 from robot.clock import NS_PER_S, seconds_to_ns
 from robot.rollout.chunks import ChunkScheduler, ExecutionMode, SchedulerConfig, ScheduleStatistics
 from robot.rollout.resize import resize_with_pad
-from robot.rollout.session import RolloutPlan, scheduler_config
+from robot.rollout.session import RolloutPlan, check_continuity, scheduler_config
 from robot.twin.env import IMAGE_KEYS, TwinEnv
 from robot.twin.optics import CameraName
 from robot.twin.props import Prop
@@ -33,7 +33,13 @@ class ChunkSource(Protocol):
     """Answers observations; `policy_server.client.PolicyClient` does it."""
 
     def infer(
-        self, observation: dict[str, object], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+        self,
+        observation: dict[str, object],
+        *,
+        observation_time_ns: int,
+        action_prefix: np.ndarray | None = None,
+        committed: int | None = None,
+        continuity: Continuity | None = None,
     ) -> Reply: ...
 
 
@@ -47,6 +53,7 @@ class VirtualSettings:
     time_limit_s: float
     picture: tuple[int, int]
     sent: tuple[int, int]
+    continuity: Continuity | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.latency_s <= 1.0:
@@ -61,8 +68,11 @@ def virtual_settings(
     time_limit_s: float,
     mode: ExecutionMode = ExecutionMode.ASYNC,
     replan_ticks: int | None = None,
+    continuity: Continuity | None = None,
 ) -> VirtualSettings:
-    """As a rollout on that rig would follow the chunks of the server that `client` is connected to."""
+    """As a rollout on that rig would follow the chunks of the server that `client` is connected to. Raises
+    `PlanError`."""
+    check_continuity(client, continuity)
     plan = RolloutPlan(
         rig=rig.name, tasks=(), episodes=1, server="", mode=mode, output=Path(), replan_ticks=replan_ticks
     )
@@ -74,6 +84,7 @@ def virtual_settings(
         time_limit_s=time_limit_s,
         picture=(camera.height, camera.width),
         sent=(camera.height, camera.width) if contract is None else contract.image_size,
+        continuity=continuity,
     )
 
 
@@ -86,12 +97,23 @@ class SeededClient:
         self._seed = start * CHUNKS_OF_A_START
 
     def infer(
-        self, observation: dict[str, object], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+        self,
+        observation: dict[str, object],
+        *,
+        observation_time_ns: int,
+        action_prefix: np.ndarray | None = None,
+        committed: int | None = None,
+        continuity: Continuity | None = None,
     ) -> Reply:
         """The next chunk."""
         seed, self._seed = self._seed, self._seed + 1
         return self._client.infer(
-            observation, observation_time_ns=observation_time_ns, action_prefix=action_prefix, seed=seed
+            observation,
+            observation_time_ns=observation_time_ns,
+            action_prefix=action_prefix,
+            committed=committed,
+            continuity=continuity,
+            seed=seed,
         )
 
 
@@ -156,10 +178,8 @@ class VirtualPolicy:
             height, width = settings.picture
             picture = self._env.render(camera, height=height, width=width)
             observation[IMAGE_KEYS[camera]] = resize_with_pad(picture, height=settings.sent[0], width=settings.sent[1])
-        prefix = self._scheduler.action_prefix(observation_time_ns=now_ns)
-        reply = self._source.infer(
-            observation, observation_time_ns=now_ns, action_prefix=prefix if len(prefix) else None
-        )
+        leftover = self._scheduler.leftover(observation_time_ns=now_ns).arguments(settings.continuity)
+        reply = self._source.infer(observation, observation_time_ns=now_ns, **leftover)
         if not isnan(reply.policy_ms):
             self.policy_ms.append(reply.policy_ms)
         return np.asarray(reply.actions, dtype=np.float64)

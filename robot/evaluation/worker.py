@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.schema import RigConfig, load_rig, load_task
-from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
+from policy_server.client import SIX_JOINTS_AND_GRIPPER, Continuity, PolicyClient
 from robot.evaluation.smoothness import log_dimensionless_jerk
 from robot.evaluation.trial import Outcome, Trial, append
 from robot.evaluation.virtual import SeededClient, VirtualEpisode, run_virtual, virtual_settings
@@ -71,6 +71,7 @@ def _run(trial: Trial, env: TwinEnv, client: PolicyClient, rig: RigConfig) -> Vi
         time_limit_s=task.time_limit_s,
         mode=ExecutionMode(trial.mode),
         replan_ticks=trial.replan_ticks,
+        continuity=Continuity(trial.continuity) if trial.continuity else None,
     )
     start = ArmStart(rig.start.joints_rad, (1.0 - rig.start.gripper) * GRIPPER_STROKE_M)
     prop = Prop.from_label(task.target_object)

@@ -12,9 +12,11 @@ Everything here is a function of the times handed in: no clock, no sockets.
 from dataclasses import dataclass, field
 from enum import Enum
 from math import ceil
+from typing import Any
 
 import numpy as np
 
+from policy_server.client import Continuity
 from robot.clock import NS_PER_S
 from robot.motion.waypoints import MIN_KNOT_GAP_NS, Waypoints
 
@@ -114,6 +116,23 @@ class _Plan:
         return _Plan(np.concatenate([self.times_ns, times_ns]), np.concatenate([self.actions, actions]))
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """Actions (n, 7) of the present path at the times of a new chunk's, of which the first ``committed`` will be
+    carried out whatever comes."""
+
+    actions: np.ndarray
+    committed: int
+
+    def arguments(self, continuity: Continuity | None) -> dict[str, Any]:
+        """For `policy_server.client.PolicyClient.infer`: all of it to be guided by, else only what is committed."""
+        if continuity is Continuity.GUIDED and len(self.actions):
+            return {"action_prefix": self.actions, "committed": self.committed, "continuity": continuity}
+        if continuity is not Continuity.GUIDED and self.committed:
+            return {"action_prefix": self.actions[: self.committed], "continuity": continuity}
+        return {}
+
+
 class ChunkScheduler:
     """Decides when to ask and what to follow. One episode, one scheduler; one request in flight at a time."""
 
@@ -160,17 +179,16 @@ class ChunkScheduler:
         self._in_flight = False
         self._last_failed = True
 
-    def action_prefix(self, *, observation_time_ns: int) -> np.ndarray:
-        """Actions (n, 7) of a chunk from this observation that will be carried out from the present path anyway.
-
-        n is the delay to be expected, the longest of the recent ones, and never reaches beyond the present path.
-        """
+    def leftover(self, *, observation_time_ns: int) -> Leftover:
+        """What a chunk from this observation would find on its way: the present path, as far as it goes. Committed is
+        what is carried out while the chunk is awaited: the longest delay of the recent ones."""
         expected = max(self.statistics.delay_ticks[-DELAY_MEMORY:], default=0)
         if self._plan is None or self.config.mode is ExecutionMode.SYNC:
-            return np.empty((0, 7))
-        times_ns = self._times_ns(observation_time_ns, count=expected)
+            return Leftover(np.empty((0, 7)), 0)
+        times_ns = self._times_ns(observation_time_ns, count=self.config.horizon)
         times_ns = times_ns[times_ns <= self._plan.end_ns]
-        return np.column_stack([self._plan.joints_at(times_ns), self._plan.gripper_at(times_ns)])
+        actions = np.column_stack([self._plan.joints_at(times_ns), self._plan.gripper_at(times_ns)])
+        return Leftover(actions, min(expected, len(actions)))
 
     def accept(
         self, actions: np.ndarray, *, observation_time_ns: int, now_ns: int, setpoint_rad: np.ndarray

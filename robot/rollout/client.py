@@ -309,8 +309,8 @@ class RolloutLoop:
         if self._link.state is not LinkState.IDLE or not self._pacing.permits():
             return
         if self.scheduler.wants_chunk(now_ns=now_ns, observation_time_ns=seen.time_ns):
-            prefix = self.scheduler.action_prefix(observation_time_ns=seen.time_ns)
-            if self._link.submit(seen, prefix=prefix):
+            leftover = self.scheduler.leftover(observation_time_ns=seen.time_ns)
+            if self._link.submit(seen, leftover=leftover):
                 self.scheduler.asked(observation_time_ns=seen.time_ns)
                 self._pacing.asked()
 

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 
 from configs.report import write_json
 from configs.schema import ConfigError, available
-from policy_server.client import PolicyClientError
+from policy_server.client import Continuity, PolicyClientError
 from robot.calibration_state import CalibrationNotTrustedError
 from robot.cameras import BackendMismatchError
 from robot.daemon.errors import RobotdError
@@ -62,6 +62,9 @@ class Arguments:
     """The policy server."""
     mode: ExecutionMode = ExecutionMode.ASYNC
     """async: ask for the next chunk while this one is carried out. sync: carry out, stop, look, ask, wait."""
+    continuity: Continuity | None = None
+    """How a chunk follows the one before: none, committed (for policies that were trained so), or guided (pulled
+    towards what is left). Default: as the policy was trained."""
     replan_ticks: int | None = None
     """async: ticks between requests (default 6). sync: actions of each chunk to carry out (default all)."""
     seconds: float | None = None
@@ -163,6 +166,7 @@ def _plan(options: Arguments) -> RolloutPlan:
         mode=options.mode,
         output=(options.output or new_output_folder("rollout")).absolute(),
         replan_ticks=options.replan_ticks,
+        continuity=options.continuity,
         seconds=options.seconds,
         seed=options.seed,
         api_key=options.api_key,

@@ -19,6 +19,7 @@ import numpy as np
 from policy_server.client import (
     SIX_JOINTS_AND_GRIPPER,
     Backoff,
+    Continuity,
     Contract,
     ContractMismatch,
     MotionPicture,
@@ -28,6 +29,7 @@ from policy_server.client import (
     Reply,
 )
 from robot.priority import CLIENT_PRIORITY, prefer_all_threads
+from robot.rollout.chunks import Leftover
 from robot.rollout.observation import Observation
 
 REQUEST_TIMEOUT_S = 1.0
@@ -166,10 +168,19 @@ def identity(client: PolicyClient) -> PolicyIdentity:
 class PolicyLink:
     """Owns a connected `PolicyClient` and the thread that uses it. `submit` and `poll` never block.
 
-    ``motion`` is the tap that the client was connected with; pictures are asked for while it has a sink.
+    ``motion`` is the tap that the client was connected with; pictures are asked for while it has a sink. ``continuity``
+    is how chunks are to follow each other; None as the policy was trained.
     """
 
-    def __init__(self, client: PolicyClient, *, prompt: str, motion: MotionTap | None = None) -> None:
+    def __init__(
+        self,
+        client: PolicyClient,
+        *,
+        prompt: str,
+        motion: MotionTap | None = None,
+        continuity: Continuity | None = None,
+    ) -> None:
+        self._continuity = continuity
         self._motion = motion or MotionTap()
         self._motion.policy_px = identity(client).image_size[1]
         self.prompt = prompt
@@ -177,7 +188,7 @@ class PolicyLink:
         self._contract: Contract | None = client.contract
         self._client = client
         self._condition = threading.Condition()
-        self._pending: tuple[Observation, np.ndarray, str] | None = None
+        self._pending: tuple[Observation, Leftover, str] | None = None
         self._outcomes: deque[Chunk | Failure] = deque(maxlen=4)
         self._state = LinkState.IDLE
         self._picture_until_s = 0.0
@@ -197,15 +208,13 @@ class PolicyLink:
         """From now on ask for a picture of the predicted motion with each chunk, or no longer with None."""
         self._motion.sink = sink
 
-    def submit(self, observation: Observation, *, prefix: np.ndarray) -> bool:
-        """Ask for a chunk; False when the server is not there or still busy with the last request.
-
-        ``prefix`` (n, 7): actions that are committed already; used by policies that are conditioned on them.
-        """
+    def submit(self, observation: Observation, *, leftover: Leftover) -> bool:
+        """Ask for a chunk that goes on from the present path; False when the server is not there or still busy with
+        the last request."""
         with self._condition:
             if self._state is not LinkState.IDLE or self._stop.is_set():
                 return False
-            self._pending = (observation, prefix, self.prompt)
+            self._pending = (observation, leftover, self.prompt)
             self._state = LinkState.WAITING
             self._condition.notify()
             return True
@@ -260,21 +269,21 @@ class PolicyLink:
             return False
         return True
 
-    def _next_request(self) -> tuple[Observation, np.ndarray, str] | None:
+    def _next_request(self) -> tuple[Observation, Leftover, str] | None:
         with self._condition:
             while self._pending is None and not self._stop.is_set():
                 self._condition.wait()
             request, self._pending = self._pending, None
             return None if self._stop.is_set() else request
 
-    def _ask(self, observation: Observation, prefix: np.ndarray, prompt: str) -> Chunk:
+    def _ask(self, observation: Observation, leftover: Leftover, prompt: str) -> Chunk:
         height, width = self.identity.image_size
         wants_motion = self._motion.sink is not None
         reply = self._client.infer(
             observation.request(prompt=prompt, height=height, width=width),
             observation_time_ns=observation.time_ns,
-            action_prefix=prefix if len(prefix) else None,
             motion_image=wants_motion,
+            **leftover.arguments(self._continuity),
         )
         if wants_motion:
             self._motion.asked(observation_ns=observation.time_ns, sent_ns=reply.sent_ns)

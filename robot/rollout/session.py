@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from configs.schema import RigConfig, TaskConfig, load_rig, load_task
-from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
+from policy_server.client import SIX_JOINTS_AND_GRIPPER, Continuity, PolicyClient
 from robot.calibration_state import require_calibration
 from robot.cameras import require_matching_backends
 from robot.clock import seconds_to_ns
@@ -80,6 +80,8 @@ class RolloutPlan:
     allow_unknown_contract: bool = False
     allow_other_cameras: bool = False
     assume_ready: bool = False
+    continuity: Continuity | None = None
+    """How a chunk follows the one before; None as the policy was trained."""
     speed: float = 1.0
     """Share of the policy's own speed: 0.5 gives each action twice its time."""
     motion: bool = False
@@ -134,12 +136,13 @@ def run_rollout(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     motion = MotionTap()
     with _server(plan, motion) as client:
+        check_continuity(client, plan.continuity)
         policy = identity(client)
         _LOG.info("policy %s at %s", policy.label, plan.server)
         with (
             Station(plan.rig, log_dir=plan.output / "logs") as station,
             RobotClient.connect(rig, name="rollout") as robot,
-            PolicyLink(client, prompt=tasks[0].prompt, motion=motion) as link,
+            PolicyLink(client, prompt=tasks[0].prompt, motion=motion, continuity=plan.continuity) as link,
             RolloutTelemetry(rig.name) as telemetry,
             _trials(rig, plan, console) as trials,
             ExitStack() as exits,
@@ -216,6 +219,17 @@ def scheduler_config(rig: RigConfig, plan: RolloutPlan) -> SchedulerConfig:
         max_seam_step_rad=rig.limits.max_joint_speed_rad_s / (interface.fps * plan.speed),
         lead_ns=HAND_OVER_NS + seconds_to_ns(servo_period_s + rig.arm.command_latency.seconds),
     )
+
+
+def check_continuity(client: PolicyClient, continuity: Continuity | None) -> None:
+    """Raise `PlanError` when the policy can't follow the chunk before in that way."""
+    contract = client.contract
+    able = {
+        Continuity.COMMITTED: contract is not None and contract.prefix_conditioning,
+        Continuity.GUIDED: contract is not None and contract.guidance,
+    }
+    if continuity is not None and not able.get(continuity, True):
+        raise PlanError(f"--continuity {continuity}: the policy at {client.uri} can't do that; choose another, or none")
 
 
 def check_start_pose(rig: RigConfig) -> None:

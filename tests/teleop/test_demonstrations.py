@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from configs.schema import ConfigError, load_rig
+from policy_server.client import Continuity
 from policy_server.replies import Reply
 from policy_server.training.data.arrays import ArrayManifest, ArrayStore
 from policy_server.training.data.lerobot import DatasetError, LeRobotTables
@@ -80,8 +81,15 @@ class Wanderer:
     """A policy that slowly turns the arm's base and shuts the jaws: nothing that anybody should learn."""
 
     def infer(
-        self, observation: dict[str, Any], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+        self,
+        observation: dict[str, Any],
+        *,
+        observation_time_ns: int,
+        action_prefix: np.ndarray | None = None,
+        committed: int | None = None,
+        continuity: Continuity | None = None,
     ) -> Reply:
+        del action_prefix, committed, continuity
         joints = observation["observation/joint_position"]
         turned = joints + np.outer(np.arange(1, 16) * 0.01, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
         return Reply(np.column_stack([turned, np.ones(15)]), 0, observation_time_ns, 0, 0, 1.0, 1.0, None)

@@ -56,7 +56,7 @@ class Entry:
         ticks = plan.replan_ticks or DEFAULT_REPLAN_TICKS[plan.mode]
         name = plan.letters[self.letter]
         return Outcome(
-            trial=Trial(name, self.task, self.start, plan.mode.value, ticks, 0.0),
+            trial=Trial(name, self.task, self.start, plan.mode.value, ticks, 0.0, plan.continuity or ""),
             digest=plan.digests.get(name, ""),
             success=self.verdict is Verdict.SUCCESS,
             seconds=self.seconds,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs.report import write_json
+from policy_server.client import Continuity
 from robot.evaluation.plan import PLAN_NAME, EvaluationError
 from robot.evaluation.sequential import Look, looks
 from robot.rollout.chunks import ExecutionMode
@@ -46,6 +47,7 @@ class RigPlan:
     looks: int
     order_seed: int
     digests: dict[str, str]
+    continuity: Continuity | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.policies) <= len(LETTERS):
@@ -122,7 +124,9 @@ def open_plan(folder: Path, wanted: RigPlan) -> RigPlan:
         sealed = json.loads(seal_path.read_text(encoding="utf-8"))
         shown = json.loads(plan_path.read_text(encoding="utf-8"))
         plain = sealed["plan"]
-        found = RigPlan(**{**plain, "tasks": tuple(plain["tasks"]), "mode": ExecutionMode(plain["mode"])})
+        how = Continuity(plain["continuity"]) if plain.get("continuity") else None
+        typed = {"tasks": tuple(plain["tasks"]), "mode": ExecutionMode(plain["mode"]), "continuity": how}
+        found = RigPlan(**{**plain, **typed})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{folder}: its sealed plan can't be read ({error}); give another --output") from None
     if shown.get("sealed_sha256") != seal_of(found.letters, str(sealed["salt"])):

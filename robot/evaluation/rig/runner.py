@@ -142,6 +142,7 @@ def run_on_rig(
                 mode=plan.mode,
                 output=where.absolute(),
                 replan_ticks=plan.replan_ticks,
+                continuity=plan.continuity,
                 seed=trial.start,
                 assume_ready=assume_ready,
                 operator=seat,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from policy_server.client import Continuity
 from robot.evaluation.main import main, run
 from robot.evaluation.plan import EvaluationError, EvaluationPlan
 from robot.evaluation.report import ALL, Condition, cells, comparisons, result_json, write_report
@@ -43,7 +44,7 @@ def outcome(policy: str, seed: int, *, success: bool, task: str = "cup") -> Outc
 
 
 def test_an_evaluation_goes_on_where_it_stopped_and_does_no_trial_twice(tmp_path: Path) -> None:
-    plan, folder = plan_of(tmp_path, trials=2), tmp_path / "out"
+    plan, folder = replace(plan_of(tmp_path, trials=2), continuities=(Continuity.GUIDED,)), tmp_path / "out"
     folder.mkdir()
     done = replace(outcome("chance", 7, success=True), trial=plan.all_trials()[0])
     log = folder / "trials-chance-0.jsonl"
@@ -56,6 +57,20 @@ def test_an_evaluation_goes_on_where_it_stopped_and_does_no_trial_twice(tmp_path
     assert other.ticks == 18
     assert not other.success
     assert other.digest
+    assert other.trial.continuity == "guided"
+
+
+def test_chunk_continuities_are_compared_where_chunks_follow_each_other(tmp_path: Path) -> None:
+    both = (ExecutionMode.SYNC, ExecutionMode.ASYNC)
+    plan = replace(plan_of(tmp_path), modes=both, continuities=(Continuity.NONE, Continuity.GUIDED))
+    assert [(trial.mode, trial.continuity) for trial in plan.all_trials()] == [
+        ("sync", ""),
+        ("async", "none"),
+        ("async", "guided"),
+    ]
+    assert str(Condition.of(outcome("a", 1, success=True))) == "async, every 6 ticks, 200 ms"
+    guided = Condition("async", 6, 0.2, "guided")
+    assert str(guided) == "async, guided, every 6 ticks, 200 ms"
 
 
 def test_another_plan_is_not_mixed_into_a_folder(tmp_path: Path) -> None:

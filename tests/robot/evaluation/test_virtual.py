@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs.schema import load_rig
+from policy_server.client import Continuity
 from policy_server.replies import Reply
 from robot.evaluation.smoothness import log_dimensionless_jerk
 from robot.evaluation.virtual import TICK_NS, VirtualEpisode, VirtualSettings, run_virtual
@@ -34,8 +35,15 @@ class AllKnowing:
         self._since_ns = 0
 
     def infer(
-        self, observation: dict[str, object], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+        self,
+        observation: dict[str, object],
+        *,
+        observation_time_ns: int,
+        action_prefix: np.ndarray | None = None,
+        committed: int | None = None,
+        continuity: Continuity | None = None,
     ) -> Reply:
+        del committed, continuity
         self.prefixes.append(0 if action_prefix is None else len(action_prefix))
         before = self._env.get_state()
         past = round((observation_time_ns - self._since_ns) / TICK_NS)
@@ -108,9 +116,15 @@ class Diver:
     """Has the arm go straight down, whatever it sees."""
 
     def infer(
-        self, observation: dict[str, object], *, observation_time_ns: int, action_prefix: np.ndarray | None = None
+        self,
+        observation: dict[str, object],
+        *,
+        observation_time_ns: int,
+        action_prefix: np.ndarray | None = None,
+        committed: int | None = None,
+        continuity: Continuity | None = None,
     ) -> Reply:
-        del action_prefix
+        del action_prefix, committed, continuity
         joints = np.asarray(observation["observation/joint_position"], dtype=np.float64)
         actions = []
         for _ in range(HORIZON):

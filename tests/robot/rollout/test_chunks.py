@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policy_server.client import Continuity
 from robot.motion.waypoints import Waypoints
 from robot.rollout.chunks import ChunkScheduler, ExecutionMode, SchedulerConfig
 
@@ -245,20 +246,25 @@ def test_the_prefix_is_what_will_be_carried_out_before_the_new_chunk_can_take_ov
     run(plan, ticks=60, delay_ns=lambda n: 2 * PERIOD_NS)
     assert plan.statistics.delay_ticks[-1] == 2
     seen_ns = START_NS + 60 * PERIOD_NS - 40_000_000
-    prefix = plan.action_prefix(observation_time_ns=seen_ns)
-    assert prefix.shape == (2, 7)
-    expected = ramp_policy(seen_ns)[:2]
-    np.testing.assert_allclose(prefix, expected, atol=1e-6)
+    left = plan.leftover(observation_time_ns=seen_ns)
+    assert left.committed == 2
+    assert 2 < len(left.actions) <= 15
+    np.testing.assert_allclose(left.actions, ramp_policy(seen_ns)[: len(left.actions)], atol=1e-6)
+    assert np.array_equal(left.arguments(None)["action_prefix"], left.actions[:2])
+    guided = left.arguments(Continuity.GUIDED)
+    assert (len(guided["action_prefix"]), guided["committed"]) == (len(left.actions), 2)
 
 
 def test_there_is_no_prefix_without_a_path_and_none_beyond_its_end() -> None:
     plan = scheduler()
-    assert plan.action_prefix(observation_time_ns=START_NS).shape == (0, 7)
+    nothing = plan.leftover(observation_time_ns=START_NS)
+    assert nothing.actions.shape == (0, 7)
+    assert nothing.arguments(Continuity.GUIDED) == nothing.arguments(None) == {}
     run(plan, ticks=60, delay_ns=lambda n: 4 * PERIOD_NS)
     end_ns = plan.end_ns
     assert end_ns is not None
-    assert plan.action_prefix(observation_time_ns=end_ns - PERIOD_NS).shape[0] <= 1
-    assert plan.action_prefix(observation_time_ns=end_ns).shape == (0, 7)
+    assert len(plan.leftover(observation_time_ns=end_ns - PERIOD_NS).actions) <= 1
+    assert len(plan.leftover(observation_time_ns=end_ns).actions) == 0
 
 
 def test_ticks_without_a_waypoint_ahead_are_counted() -> None:

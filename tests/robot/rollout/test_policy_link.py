@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policy_server.client import ContractMismatch, PolicyUnavailable
+from policy_server.client import Continuity, Contract, ContractMismatch, PolicyUnavailable
 from policy_server.contract import SIX_JOINTS_AND_GRIPPER
 from robot.rollout import policy_link
+from robot.rollout.chunks import Leftover
 from robot.rollout.observation import Observation
 from robot.rollout.policy_link import Chunk, Failure, LinkState, PolicyLink, UnknownContractError, connect
 
-NO_PREFIX = np.empty((0, 7))
+NOTHING_LEFT = Leftover(np.empty((0, 7)), committed=0)
 FAULTS = ["HANG", "DROP", "NAN", "WRONG_SHAPE", "WRONG_ID", "ERROR_TEXT", "GARBAGE"]
 
 
@@ -47,7 +48,7 @@ def test_a_chunk_comes_back_with_its_observation(make_server: Callable[..., Any]
     server = make_server()
     with PolicyLink(connect(server.uri), prompt="put the cup down") as link:
         asked = observation(time_ns=123)
-        assert link.submit(asked, prefix=np.ones((2, 7)))
+        assert link.submit(asked, leftover=Leftover(np.ones((5, 7)), committed=2))
         chunk = outcome(link)
         assert isinstance(chunk, Chunk)
         assert chunk.observation is asked
@@ -61,13 +62,30 @@ def test_a_chunk_comes_back_with_its_observation(make_server: Callable[..., Any]
         assert request["observation/gripper_position"].tolist() == [0.25]
 
 
+@pytest.mark.parametrize(
+    ("continuity", "sent"), [(Continuity.GUIDED, (5, 2, "guided")), (Continuity.COMMITTED, (2, None, "committed"))]
+)
+def test_a_guided_policy_is_told_all_that_is_left_and_any_other_what_is_committed(
+    make_server: Callable[..., Any],
+    contract_with: Callable[..., Contract],
+    continuity: Continuity,
+    sent: tuple[int, int | None, str],
+) -> None:
+    server = make_server(contract=contract_with(guidance=True))
+    with PolicyLink(connect(server.uri), prompt="p", continuity=continuity) as link:
+        assert link.submit(observation(1), leftover=Leftover(np.ones((5, 7)), committed=2))
+        assert isinstance(outcome(link), Chunk)
+    request = server.requests[0]
+    assert (len(request["action_prefix"]), request.get("committed"), request["continuity"]) == sent
+
+
 def test_only_one_request_is_under_way(make_server: Callable[..., Any]) -> None:
     server = make_server(delay_s=0.1)
     with PolicyLink(connect(server.uri), prompt="p") as link:
-        assert link.submit(observation(1), prefix=NO_PREFIX)
-        assert not link.submit(observation(2), prefix=NO_PREFIX)
+        assert link.submit(observation(1), leftover=NOTHING_LEFT)
+        assert not link.submit(observation(2), leftover=NOTHING_LEFT)
         assert isinstance(outcome(link), Chunk)
-        assert link.submit(observation(3), prefix=NO_PREFIX)
+        assert link.submit(observation(3), leftover=NOTHING_LEFT)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -76,11 +94,11 @@ def test_a_request_that_goes_wrong_is_reported_and_the_next_one_works(
 ) -> None:
     server = make_server(script=[acts[fault]])
     with PolicyLink(connect(server.uri), prompt="p") as link:
-        assert link.submit(observation(1), prefix=NO_PREFIX)
+        assert link.submit(observation(1), leftover=NOTHING_LEFT)
         assert isinstance(outcome(link), Failure)
         wait_for(lambda: link.state is LinkState.IDLE)
         assert server.connections == 2, "the connection whose reply may still come must not be used again"
-        assert link.submit(observation(2), prefix=NO_PREFIX)
+        assert link.submit(observation(2), leftover=NOTHING_LEFT)
         chunk = outcome(link)
         assert isinstance(chunk, Chunk)
         assert chunk.observation.time_ns == 2
@@ -90,13 +108,13 @@ def test_a_server_that_was_killed_is_found_again_when_it_is_back(make_server: Ca
     server = make_server()
     with PolicyLink(connect(server.uri), prompt="p") as link:
         server.stop()
-        assert link.submit(observation(1), prefix=NO_PREFIX)
+        assert link.submit(observation(1), leftover=NOTHING_LEFT)
         assert isinstance(outcome(link), Failure)
         assert link.state is LinkState.RECONNECTING
-        assert not link.submit(observation(2), prefix=NO_PREFIX)
+        assert not link.submit(observation(2), leftover=NOTHING_LEFT)
         server.start()
         wait_for(lambda: link.state is LinkState.IDLE)
-        assert link.submit(observation(3), prefix=NO_PREFIX)
+        assert link.submit(observation(3), leftover=NOTHING_LEFT)
         assert isinstance(outcome(link), Chunk)
 
 
@@ -108,7 +126,7 @@ def test_a_server_that_comes_back_with_another_policy_is_refused(
         server.stop()
         server.contract = contract_with(checkpoint_digest="d" * 64)
         server.start()
-        assert link.submit(observation(1), prefix=NO_PREFIX)
+        assert link.submit(observation(1), leftover=NOTHING_LEFT)
         assert isinstance(outcome(link), Failure)
         wait_for(lambda: link.state is LinkState.REFUSED)
         refusal = outcome(link)
@@ -120,7 +138,7 @@ def test_a_server_that_comes_back_with_another_policy_is_refused(
 def test_closing_does_not_wait_for_a_server_that_hangs(make_server: Callable[..., Any], acts: Any) -> None:
     server = make_server(script=[acts.HANG])
     with PolicyLink(connect(server.uri), prompt="p") as link:
-        link.submit(observation(1), prefix=NO_PREFIX)
+        link.submit(observation(1), leftover=NOTHING_LEFT)
         wait_for(lambda: server.requests)
     assert not any(thread.name == "policy link" for thread in threading.enumerate())
 
@@ -149,7 +167,7 @@ def test_a_stock_server_is_used_only_when_the_operator_says_so(make_server: Call
         connect(server.uri)
     with PolicyLink(connect(server.uri, allow_unknown_contract=True), prompt="p") as link:
         assert link.identity.image_size == (224, 224)
-        link.submit(observation(1), prefix=np.ones((2, 7)))
+        link.submit(observation(1), leftover=Leftover(np.ones((5, 7)), committed=2))
         assert isinstance(outcome(link), Chunk)
         assert "action_prefix" not in server.requests[0]
 
