@@ -8,7 +8,7 @@ out against a real-time rollout: robotd's limits and its servo stream, and jitte
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,17 +30,9 @@ _START_NS = NS_PER_S
 
 
 class ChunkSource(Protocol):
-    """Answers observations; `policy_server.client.PolicyClient` does it."""
+    """Answers observations, each with what is left of the chunk before (`robot.rollout.chunks.Leftover.arguments`)."""
 
-    def infer(
-        self,
-        observation: dict[str, object],
-        *,
-        observation_time_ns: int,
-        action_prefix: np.ndarray | None = None,
-        committed: int | None = None,
-        continuity: Continuity | None = None,
-    ) -> Reply: ...
+    def infer(self, observation: dict[str, object], *, observation_time_ns: int, **leftover: Any) -> Reply: ...
 
 
 @dataclass(frozen=True)
@@ -96,24 +88,14 @@ class SeededClient:
         self._client = client
         self._seed = start * CHUNKS_OF_A_START
 
-    def infer(
-        self,
-        observation: dict[str, object],
-        *,
-        observation_time_ns: int,
-        action_prefix: np.ndarray | None = None,
-        committed: int | None = None,
-        continuity: Continuity | None = None,
-    ) -> Reply:
+    def infer(self, observation: dict[str, object], *, observation_time_ns: int, **leftover: Any) -> Reply:
         """The next chunk."""
         seed, self._seed = self._seed, self._seed + 1
         return self._client.infer(
             observation,
             observation_time_ns=observation_time_ns,
-            action_prefix=action_prefix,
-            committed=committed,
-            continuity=continuity,
             seed=seed,
+            **leftover,
         )
 
 

@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from configs.schema import ConfigError, load_rig
-from policy_server.client import Continuity
 from policy_server.replies import Reply
 from policy_server.training.data.arrays import ArrayManifest, ArrayStore
 from policy_server.training.data.lerobot import DatasetError, LeRobotTables
@@ -80,16 +79,8 @@ def test_nothing_is_recorded_while_the_arm_is_disturbed() -> None:
 class Wanderer:
     """A policy that slowly turns the arm's base and shuts the jaws: nothing that anybody should learn."""
 
-    def infer(
-        self,
-        observation: dict[str, Any],
-        *,
-        observation_time_ns: int,
-        action_prefix: np.ndarray | None = None,
-        committed: int | None = None,
-        continuity: Continuity | None = None,
-    ) -> Reply:
-        del action_prefix, committed, continuity
+    def infer(self, observation: dict[str, Any], *, observation_time_ns: int, **leftover: Any) -> Reply:
+        del leftover
         joints = observation["observation/joint_position"]
         turned = joints + np.outer(np.arange(1, 16) * 0.01, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
         return Reply(np.column_stack([turned, np.ones(15)]), 0, observation_time_ns, 0, 0, 1.0, 1.0, None)

@@ -3,12 +3,12 @@
 from copy import copy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from configs.schema import load_rig
-from policy_server.client import Continuity
 from policy_server.replies import Reply
 from robot.evaluation.smoothness import log_dimensionless_jerk
 from robot.evaluation.virtual import TICK_NS, VirtualEpisode, VirtualSettings, run_virtual
@@ -34,17 +34,8 @@ class AllKnowing:
         self._moods: list[Expert] = []
         self._since_ns = 0
 
-    def infer(
-        self,
-        observation: dict[str, object],
-        *,
-        observation_time_ns: int,
-        action_prefix: np.ndarray | None = None,
-        committed: int | None = None,
-        continuity: Continuity | None = None,
-    ) -> Reply:
-        del committed, continuity
-        self.prefixes.append(0 if action_prefix is None else len(action_prefix))
+    def infer(self, observation: dict[str, object], *, observation_time_ns: int, **leftover: Any) -> Reply:
+        self.prefixes.append(len(leftover.get("action_prefix", ())))
         before = self._env.get_state()
         past = round((observation_time_ns - self._since_ns) / TICK_NS)
         teacher = copy(self._moods[past]) if past < len(self._moods) else Expert(self._env.sim, self._prop)
@@ -115,16 +106,8 @@ def test_jerk_is_smaller_for_a_smooth_path_than_for_a_trembling_one() -> None:
 class Diver:
     """Has the arm go straight down, whatever it sees."""
 
-    def infer(
-        self,
-        observation: dict[str, object],
-        *,
-        observation_time_ns: int,
-        action_prefix: np.ndarray | None = None,
-        committed: int | None = None,
-        continuity: Continuity | None = None,
-    ) -> Reply:
-        del action_prefix, committed, continuity
+    def infer(self, observation: dict[str, object], *, observation_time_ns: int, **leftover: Any) -> Reply:
+        del leftover
         joints = np.asarray(observation["observation/joint_position"], dtype=np.float64)
         actions = []
         for _ in range(HORIZON):
