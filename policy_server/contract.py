@@ -4,7 +4,7 @@ The robot compares `Contract.interface` with what its rig has (`Contract.mismatc
 A stock openpi server sends no contract: `Contract.from_metadata` is None then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -79,7 +79,9 @@ class Contract:
     `image_size` is (height, width) in pixels: what the policy sees; larger pictures are scaled down by the server.
     `relative_joints` tells how the checkpoint was trained; actions on the wire are absolute either way.
     `camera_backends` maps a camera to the backends that its training pictures came through; a camera that is not named
-    there says nothing. `guidance`: on request, a chunk is pulled towards what is left of the previous one.
+    there says nothing. `guidance`: on request, a chunk is pulled towards what is left of the previous one. `prompts`
+    are the tasks in words that it was trained on, `state_low` and `state_high` the range of states it has seen, in the
+    interface's units; empty: not known.
     """
 
     policy: str
@@ -93,6 +95,9 @@ class Contract:
     checkpoint_digest: str
     camera_backends: dict[str, list[str]] = field(default_factory=dict)
     guidance: bool = False
+    prompts: tuple[str, ...] = ()
+    state_low: tuple[float, ...] = ()
+    state_high: tuple[float, ...] = ()
     version: int = CONTRACT_VERSION
 
     def to_metadata(self) -> dict[str, Any]:
@@ -115,6 +120,17 @@ class Contract:
                 f"contract: expected version {CONTRACT_VERSION}, the server has {version!r}; update the older side"
             )
         return cls(interface=Interface.from_json(flat), **_read(cls, flat))
+
+    def strange_states(self, state: Sequence[float], *, margin: float = 0.1) -> list[str]:
+        """One line for each number of a state that is outside what the policy has seen, by more than `margin` of its
+        range. Nothing when the range is not known."""
+        found = []
+        seen = zip(self.interface.state_names, state, self.state_low, self.state_high, strict=False)
+        for name, value, low, high in seen:
+            slack = margin * (high - low)
+            if not low - slack <= value <= high + slack:
+                found.append(f"{name} is {value:.3f}, the policy has seen {low:.3f} to {high:.3f}")
+        return found
 
     def mismatches(self, expected: Interface) -> list[str]:
         """One line for each field in which the policy differs from what the robot expects, naming both sides."""
@@ -143,6 +159,8 @@ def _field(name: str, hint: Any, flat: Mapping[str, Any]) -> Any:
         return tuple(value)
     if hint == tuple[int, int] and isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value):
         return tuple(value)
+    if hint == tuple[float, ...] and isinstance(value, list) and all(type(v) in (int, float) for v in value):
+        return tuple(map(float, value))
     if hint is float and type(value) in (int, float):
         return float(value)
     if hint == dict[str, list[str]] and _is_names_by_name(value):

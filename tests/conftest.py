@@ -49,6 +49,7 @@ TIMELESS = tuple(
         "robot/rollout/test_observation.py",
         "robot/rollout/test_resize.py",
         "robot/rollout/test_results.py",
+        "robot/rollout/test_session.py",
         "robot/rollout/test_strip.py",
         "robot/twin/cell",
         "robot/twin/test_command.py",

@@ -212,6 +212,11 @@ def describe(spec: PolicySpec) -> dict[str, Any]:
         "camera_backends": spec.camera_backends,
         "prefix_conditioning": spec.prefix_conditioning,
         "views": None if spec.views is None else spec.views.to_json(),
+        "seen": {
+            "prompts": list(spec.prompts),
+            "state_low": list(spec.state_low),
+            "state_high": list(spec.state_high),
+        },
     }
 
 
@@ -223,6 +228,7 @@ def parse_spec(description: Mapping[str, Any]) -> PolicySpec:
             raise ModelConfigError(f"{SPEC_FILE}: {key}: expected {kind.__name__}, found {description.get(key)!r:.60}")
     if not all(isinstance(flag, bool) for flag in description["relative"]):
         raise ModelConfigError(f"{SPEC_FILE}: relative: expected true or false for each action")
+    seen = description.get("seen", {})
     return PolicySpec(
         name=description["name"],
         trained=description["trained"],
@@ -233,6 +239,9 @@ def parse_spec(description: Mapping[str, Any]) -> PolicySpec:
         camera_backends=description.get("camera_backends", {}),
         prefix_conditioning=bool(description.get("prefix_conditioning", False)),
         views=None if description.get("views") is None else Views.from_json(description["views"]),
+        prompts=tuple(map(str, seen.get("prompts", ()))),
+        state_low=tuple(map(float, seen.get("state_low", ()))),
+        state_high=tuple(map(float, seen.get("state_high", ()))),
     )
 
 

@@ -55,7 +55,8 @@ class PolicySpec:
     The interface's image keys fill openpi's camera slots in order; its last action is the gripper. `camera_backends`
     maps a camera to the backends that its training pictures came through; empty: not known. `prefix_conditioning` says
     that it was trained to continue actions that are committed already. `views` are the parts of the pictures that it
-    looks at; None: all of them.
+    looks at; None: all of them. `prompts`, `state_low` and `state_high` say what it has seen in training, as in
+    `policy_server.contract.Contract`.
     """
 
     name: str
@@ -67,6 +68,9 @@ class PolicySpec:
     camera_backends: dict[str, list[str]] = field(default_factory=dict)
     prefix_conditioning: bool = False
     views: Views | None = None
+    prompts: tuple[str, ...] = ()
+    state_low: tuple[float, ...] = ()
+    state_high: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         states, actions = len(self.interface.state_names), len(self.interface.action_names)
@@ -198,6 +202,9 @@ class Policy:
             checkpoint_digest=checkpoint_digest,
             camera_backends=spec.camera_backends,
             guidance=True,
+            prompts=spec.prompts,
+            state_low=spec.state_low,
+            state_high=spec.state_high,
         )
 
     @property

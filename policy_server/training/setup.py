@@ -28,12 +28,20 @@ from policy_server.pi0.tokenizer import Tokenizer
 from policy_server.training.checkpoints import RunError, resolve_checkpoint
 from policy_server.training.data.frames import Progress
 from policy_server.training.data.samples import MotionInput, SourceReader, TrainingSamples
-from policy_server.training.data.statistics import normalization, preflight, preflight_table, refuse_degenerate
+from policy_server.training.data.statistics import (
+    normalization,
+    preflight,
+    preflight_table,
+    refuse_degenerate,
+    state_range,
+)
 from policy_server.training.joint_model import JointModel
 from policy_server.training.language import LocationTokens, location_tokens
 from policy_server.training.lora import add_lora, freeze_in_bfloat16
 from policy_server.training.motion_targets import MotionTargets
 from policy_server.training.recipe import HeadTraining, MotionTarget, Precision, Recipe, Stage
+
+MAX_LISTED_PROMPTS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +174,7 @@ def _build_policy(recipe: Recipe, readers: Sequence[SourceReader]) -> tuple[Poli
             kind=NormKind.QUANTILE if dimensions.state_input is StateInput.PROMPT else NormKind.Z_SCORE,
             span_floor=recipe.data.span_floor,
         )
+    low, high = state_range([reader.windows() for reader in readers])
     spec = PolicySpec(
         name=recipe.name,
         trained=True,
@@ -176,8 +185,17 @@ def _build_policy(recipe: Recipe, readers: Sequence[SourceReader]) -> tuple[Poli
         camera_backends=_camera_backends(readers),
         prefix_conditioning=recipe.prefix_conditioning.probability > 0.0,
         views=None if recipe.data.views is None else recipe.data.views.to_views(),
+        prompts=_prompts(readers),
+        state_low=low,
+        state_high=high,
     )
     return spec, tokenizer, policy.float(), digest
+
+
+def _prompts(readers: Sequence[SourceReader]) -> tuple[str, ...]:
+    """The tasks in words that the policy learns; empty where they are too many to be listed."""
+    found = sorted({prompt for reader in readers for prompt in reader.prompts()})
+    return tuple(found) if len(found) <= MAX_LISTED_PROMPTS else ()
 
 
 def _camera_backends(readers: Sequence[SourceReader]) -> dict[str, list[str]]:

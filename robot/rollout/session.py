@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from configs.schema import RigConfig, TaskConfig, load_rig, load_task
-from policy_server.client import SIX_JOINTS_AND_GRIPPER, Continuity, PolicyClient
+from policy_server.client import SIX_JOINTS_AND_GRIPPER, Continuity, Contract, PolicyClient
 from robot.calibration_state import require_calibration
 from robot.cameras import require_matching_backends
 from robot.clock import seconds_to_ns
@@ -137,6 +137,8 @@ def run_rollout(
     motion = MotionTap()
     with _server(plan, motion) as client:
         check_continuity(client, plan.continuity)
+        for warning in unfamiliar(client.contract, rig, tasks):
+            _LOG.warning("%s", warning)
         policy = identity(client)
         _LOG.info("policy %s at %s", policy.label, plan.server)
         with (
@@ -219,6 +221,18 @@ def scheduler_config(rig: RigConfig, plan: RolloutPlan) -> SchedulerConfig:
         max_seam_step_rad=rig.limits.max_joint_speed_rad_s / (interface.fps * plan.speed),
         lead_ns=HAND_OVER_NS + seconds_to_ns(servo_period_s + rig.arm.command_latency.seconds),
     )
+
+
+def unfamiliar(contract: Contract | None, rig: RigConfig, tasks: Sequence[TaskConfig]) -> list[str]:
+    """What the policy will be asked that it has not seen in training, as far as it says: prompts, the start pose."""
+    if contract is None:
+        return []
+    strange = [task.prompt for task in tasks if contract.prompts and task.prompt not in contract.prompts]
+    known = ", ".join(f"'{prompt}'" for prompt in contract.prompts)
+    found = [f"the policy {contract.policy!r} was not trained on '{prompt}'; it knows {known}" for prompt in strange]
+    start = [*rig.start.joints_rad, rig.start.gripper]
+    found += [f"the rig's start pose is unfamiliar: {each}" for each in contract.strange_states(start)]
+    return found
 
 
 def check_continuity(client: PolicyClient, continuity: Continuity | None) -> None:

@@ -33,6 +33,23 @@ def test_the_backends_of_the_training_pictures_survive_the_wire_and_may_be_absen
         Contract.from_metadata({"contract": older | {"camera_backends": {"wrist": "zed"}}})
 
 
+def test_what_the_policy_has_seen_survives_the_wire_and_may_be_absent() -> None:
+    seen = replace(CONTRACT, prompts=("Put the cup on the plate",), state_low=(-1.0,) * 7, state_high=(1.0,) * 7)
+    assert Contract.from_metadata(wire.unpack(wire.pack({"contract": seen.to_metadata()}))) == seen
+    older = {key: value for key, value in CONTRACT.to_metadata().items() if key not in ("prompts", "state_low")}
+    assert Contract.from_metadata({"contract": older}) == CONTRACT
+    with pytest.raises(ContractError, match="state_low"):
+        Contract.from_metadata({"contract": older | {"state_low": ["a"]}})
+
+
+def test_states_outside_of_what_was_seen_are_named() -> None:
+    seen = replace(CONTRACT, state_low=(-1.0,) * 6 + (0.0,), state_high=(1.0,) * 6 + (1.0,))
+    assert seen.strange_states([0.0, 1.1, -1.15, 0.0, 0.0, 0.0, 0.5]) == []
+    (line,) = seen.strange_states([0.0, 1.1, -1.25, 0.0, 0.0, 0.0, 0.5])
+    assert line == "joint_3 is -1.250, the policy has seen -1.000 to 1.000"
+    assert CONTRACT.strange_states([9.0] * 7) == []
+
+
 def test_a_stock_server_has_no_contract() -> None:
     assert Contract.from_metadata({}) is None
 

@@ -191,6 +191,12 @@ class SourceReader:
         ends = self._first_rows[place] + np.array([episode.length for episode in self.tables.episodes])[place]
         return Windows(self._state, self._action, self.training_rows, ends)
 
+    def prompts(self) -> set[str]:
+        """What the policy may be told in training."""
+        if self._prompts:
+            return {text for column in self._prompts for text in column.texts if text.strip()}
+        return {task for episode in self.training for task in episode.tasks}
+
     def sample(self, row: int, *, draw: int) -> dict[str, Any]:
         """The observation at a row in wire keys, ``actions`` (H, D) float64, ``action_valid`` (H,), ``motion_valid``
         and, by `motion_input`, ``motion``."""

@@ -57,6 +57,12 @@ def summarize(values: Iterable[np.ndarray]) -> Summary:
     return Summary(rows.mean(axis=0), rows.std(axis=0), q01, q99, rows.min(axis=0), rows.max(axis=0))
 
 
+def state_range(sources: Sequence[Windows]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The smallest and the largest state at which a window starts."""
+    rows = np.concatenate([source.state[source.starts] for source in sources]).astype(np.float64)
+    return tuple(rows.min(axis=0).tolist()), tuple(rows.max(axis=0).tolist())
+
+
 def action_steps(windows: Windows, *, step: int, relative: Sequence[bool]) -> np.ndarray:
     """The actions (n, D) `step` rows after each start whose episode is that long, relative where asked for."""
     rows = windows.starts + step

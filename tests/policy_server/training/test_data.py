@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from policy_server.contract import GRIPPER_POSITION_KEY, JOINT_POSITION_KEY, PROMPT_KEY
+from policy_server.pi0.checkpoint import describe, parse_spec
 from policy_server.training.data.idle import active_frames
 from policy_server.training.data.lerobot import DatasetError, LeRobotTables
 from policy_server.training.data.samples import (
@@ -279,6 +280,17 @@ def test_a_source_without_motion_is_mixed_with_one_that_has_it(recipe: Recipe) -
     assert batch.motion[1].any()
     assert torch.equal(batch.actions[0], batch.actions[1])
     assert assemble([samples[keys[0]]]).motion_input is MotionInput.NONE
+
+
+def test_a_policy_says_what_it_was_trained_on(recipe: Recipe) -> None:
+    spec = prepare_quietly(recipe).spec
+    assert spec.prompts == tuple(sorted(TASKS))
+    again = parse_spec(describe(spec))
+    assert (again.prompts, again.state_low, again.state_high) == (spec.prompts, spec.state_low, spec.state_high)
+    states = reader_of(recipe).windows().state
+    assert np.all(np.array(spec.state_low) >= states.min(axis=0))
+    assert np.all(np.array(spec.state_high) <= states.max(axis=0))
+    assert np.all(np.array(spec.state_low) < np.array(spec.state_high))
 
 
 def test_a_batch_knows_what_kind_of_motion_it_brings(recipe: Recipe) -> None:
