@@ -27,7 +27,7 @@ from calibration.samples import SampleSet
 from calibration.store import Store, differences
 from calibration.workbench import Outcome, Workbench, conclude
 from configs.calibrated import CHECK, hand_eye_name, intrinsics_name
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import ConfigError, RigConfig, load_rig
 from robot.cameras.backend import CameraError, CameraLabel
 from robot.charuco import BOARDS
@@ -59,7 +59,7 @@ JOBS = ("all", "intrinsics", "hand-eye", "latency", "gripper", "check")
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when everything asked for is accepted and in use, 1 otherwise with the reasons, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = job_console()
     try:
         match options.job:
             case "boards":

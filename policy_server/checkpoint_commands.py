@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from policy_server.pi0.checkpoint import CheckpointError, load_policy
 from policy_server.pi0.convert import Target, convert
 from policy_server.pi0.foreign import Assumptions
@@ -73,7 +73,7 @@ class ConvertOptions(_ForeignOptions):
 def inspect_command(arguments: list[str]) -> int:
     """`launch/serve inspect`; the exit code is 0 if the checkpoint could be served."""
     options = tyro.cli(InspectOptions, args=arguments, prog="launch/serve inspect")
-    console = Console()
+    console = job_console()
     try:
         found = inspect(options.source, options.assumptions())
     except CheckpointError as error:
@@ -89,7 +89,7 @@ def inspect_command(arguments: list[str]) -> int:
 def convert_command(arguments: list[str]) -> int:
     """`launch/serve convert`; the exit code."""
     options = tyro.cli(ConvertOptions, args=arguments, prog="launch/serve convert")
-    console = Console()
+    console = job_console()
     try:
         with load_progress(console) as on_bytes:
             policy = load_policy(options.source, assumptions=options.assumptions(), on_bytes=on_bytes)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import ConfigError, load_rig
 from robot.calibration_state import CalibrationNotTrustedError
 from robot.daemon.errors import RobotdError
@@ -93,7 +92,7 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when the target is reached, 130 after Ctrl-C or quit, 1 with a clear line otherwise."""
     options = tyro.cli(Arguments, args=arguments, prog="launch/collect", config=(tyro.conf.EnumChoicesFromValues,))
-    console = Console(highlight=False)
+    console = job_console()
     set_up_logging()
     try:
         plan = _plan(options)

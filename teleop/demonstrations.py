@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from configs.report import append_line, read_lines, write_json
+from configs.report import append_line, job_console, read_lines, write_json
 from configs.schema import ConfigError, RigConfig, load_rig, load_task
 from robot.clock import NS_PER_S
 from robot.evaluation.policy_process import serving
@@ -91,7 +91,7 @@ class Made:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when the data set holds what was asked for, 130 after Ctrl-C, 1 with a clear line otherwise."""
     options = tyro.cli(Arguments, args=arguments, prog="launch/demonstrations")
-    console = Console(highlight=False)
+    console = job_console()
     try:
         with stop_event_on_signals() as stop:
             made = run(options, stop=stop, console=console)

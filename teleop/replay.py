@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import RigConfig, available, load_rig, load_task
 from robot.daemon import RobotClient
 from robot.daemon.errors import RobotdError
@@ -70,7 +70,7 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when the whole path was driven, 130 after Ctrl-C, 1 with a clear line otherwise."""
     options = tyro.cli(Arguments, args=arguments, prog="launch/replay", config=(tyro.conf.EnumChoicesFromValues,))
-    console = Console(highlight=False)
+    console = job_console()
     set_up_logging()
     try:
         with stop_event_on_signals() as stop:

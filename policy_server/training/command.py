@@ -12,7 +12,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import ConfigError
 from policy_server.motion.files import MotionFileError
 from policy_server.motion.vae import VaeError
@@ -205,7 +205,7 @@ def train_main(arguments: list[str] | None = None) -> int:
 
 def guarded(job: Any, json_path: Path | None) -> int:
     """Run a job with a console; tell refusals in words; write its result. The exit code."""
-    console = Console()
+    console = job_console()
     try:
         result = job(console)
     except REFUSALS as error:

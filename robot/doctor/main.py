@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import ConfigError, RigConfig, load_rig
 from robot.arm.errors import ArmError
 from robot.doctor.check import is_healthy, report, table
@@ -22,7 +22,7 @@ from robot.doctor.session import ArmSession, SessionError
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when nothing is red, the arm is enabled again, or every question was answered or declined."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = job_console()
     try:
         rig = load_rig(options.rig)
         match options.job:

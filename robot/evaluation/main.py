@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import load_policy, load_rig, load_task
 from policy_server.client import Continuity
 from robot.evaluation.libero import environment
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when every trial was run, 130 after Ctrl-C, 1 with a clear line otherwise."""
     config = (tyro.conf.EnumChoicesFromValues,)
     options = tyro.cli(Arguments, args=arguments, prog="launch/evaluate", config=config)
-    console = Console(highlight=False)
+    console = job_console()
     try:
         if options.install is not None:
             environment.install(console)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from robot.clock import seconds_to_ns
 from robot.recording.check import Report, check_directory
 from robot.recording.dataset.errors import DatasetError
@@ -70,7 +69,7 @@ def show_list(
             str(summary.messages.get("/steps", 0)),
             meta.notes,
         )
-    console = Console()
+    console = job_console()
     console.print(table)
     _report_problems(listing)
     if json_file is not None:
@@ -104,7 +103,7 @@ def check(directory: Directory, ids: EpisodeIds = (), *, json_file: JsonFile = N
     reports = []
     for meta in track(chosen, description="checking", transient=True):
         reports += check_directory(directory, listing=listing, chosen=[meta])
-    Console().print(report_table(reports))
+    job_console().print(report_table(reports))
     _report_problems(listing)
     if json_file is not None:
         write_json(json_file, {"episodes": [report.to_json() for report in reports]})

@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from configs.report import job_console
 from configs.schema import CONFIGS, available, load_policy, load_task
 from robot.processes import Child, stop_event_on_signals
 from robot.rollout.chunks import ExecutionMode
@@ -57,7 +58,7 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when every episode was run, 130 after Ctrl-C, 1 with a clear line otherwise."""
     options = tyro.cli(Arguments, args=arguments, prog="launch/demo", config=(tyro.conf.EnumChoicesFromValues,))
-    console = Console(highlight=False, force_terminal=False if options.headless else None)
+    console = job_console(force_terminal=False if options.headless else None)
     set_up_logging()
     try:
         return _run(options, console)

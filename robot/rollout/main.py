@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import ConfigError, available
 from policy_server.client import Continuity, PolicyClientError
 from robot.calibration_state import CalibrationNotTrustedError
@@ -104,7 +104,7 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when every episode was run, 130 after Ctrl-C, 1 with a clear line otherwise."""
     options = tyro.cli(Arguments, args=arguments, prog="launch/rollout", config=(tyro.conf.EnumChoicesFromValues,))
-    console = Console(highlight=False)
+    console = job_console()
     set_up_logging()
     try:
         plan = _plan(options)

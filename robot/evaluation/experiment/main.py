@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from configs.schema import CONFIGS, ConfigError
 from robot.evaluation.experiment.analysis import Rollout
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when all of it is done, 130 after Ctrl-C, 1 with a clear line otherwise."""
     config = (tyro.conf.EnumChoicesFromValues,)
     options = tyro.cli(Arguments, args=arguments, prog="launch/experiment", config=config)
-    console = Console(highlight=False)
+    console = job_console()
     try:
         experiment = _as_asked(load_experiment(options.name), options)
         with stop_event_on_signals() as stop:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from configs.report import write_json
+from configs.report import job_console, write_json
 from robot.recording.dataset.errors import DatasetError
 from robot.recording.dataset.export import ExportOptions, ExportReport, export
 from robot.recording.dataset.layout import ActionChoice, VideoCodec
@@ -38,7 +37,7 @@ def run(
     """
     options = ExportOptions(labels=labels, action=action, codec=codec, license=license)
     report = export(raw, dataset, options=options, show_progress=True)
-    console = Console()
+    console = job_console()
     table = Table(title=f"{dataset}: {report.total_episodes} episodes, {report.total_frames} rows")
     for name in ("raw episode", "became"):
         table.add_column(name)
