@@ -28,7 +28,7 @@ evaluations."""
 class NanoOptions:
     """Make the small policy from nothing: demonstrations in the twin, a first policy, corrections of what it does, the
     base policy, corrections of that, optical flow, the autoencoder of flow images, the motion head's warm-up, joint
-    training, and the checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
+    training, the same with an eye on the moments that decide, and the checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
 
     target: Path = Path("outputs/nano")
     """New folder for the checkpoint."""
@@ -70,6 +70,7 @@ def commands(*, demonstrations: int, corrections: int, action_only: bool) -> lis
         ["launch/train", "--recipe", "nano-vae"],
         ["launch/train", "--recipe", "nano-warmup"],
         ["launch/train", "--recipe", "nano-joint"],
+        ["launch/train", "--recipe", "nano-focused"],
     ]
 
 

@@ -120,6 +120,13 @@ class ViewsConfig(_Section):
         return self
 
 
+class FocusConfig(_Section):
+    """Moments that are drawn more often than others: those before the gripper closes, when a hand has to be exact."""
+
+    frames: int = Field(default=15, ge=1, description="how long before")
+    times: int = Field(default=3, ge=2, description="how often such a frame is drawn beside any other")
+
+
 class DataConfig(_Section):
     """The data sets and how their samples are put together."""
 
@@ -131,6 +138,7 @@ class DataConfig(_Section):
         default=(True,) * 6 + (False,), description="which actions are differences to the state at the chunk's start"
     )
     per_step_statistics: bool = False
+    focus: FocusConfig | None = Field(default=None, description="every frame is as likely as any other without")
     keep_normalization: bool = Field(default=False, description="of the policy in init, instead of this data's")
     span_floor: float = Field(default=1e-3, gt=0.0, description="smallest spread a dimension may be divided by")
     may_be_constant: tuple[int, ...] = Field(default=(), description="state or action dimensions that may not vary")

@@ -33,6 +33,8 @@ from policy_server.training.data.subsets import load_subset, split_validation
 from policy_server.training.recipe import MotionTarget, Recipe, SourceConfig
 
 VALIDATION_STREAM = 1_000_003
+CLOSED = 0.5
+"""Of the gripper's action, the last one: beyond this it closes."""
 
 
 class MotionInput(StrEnum):
@@ -158,6 +160,7 @@ class SourceReader:
         self._first_rows = np.array([episode.first_row for episode in self.tables.episodes])
         self.training_rows = self._eligible(self.training)
         self.validation_rows = self._eligible(self.validation)
+        self.drawn_rows = self._focused(self.training_rows)
         self._check_prompts(chosen)
 
     @property
@@ -275,6 +278,19 @@ class SourceReader:
             rows.append(episode.first_row + frames)
         return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
+    def _focused(self, rows: np.ndarray) -> np.ndarray:
+        """The rows to draw from, those before the gripper closes several times."""
+        focus = self._recipe.data.focus
+        if focus is None:
+            return rows
+        near = np.zeros(len(self._action), dtype=bool)
+        for episode in self.training:
+            here = slice(episode.first_row, episode.first_row + episode.length)
+            closed = self._action[here, -1] > CLOSED
+            for moment in np.flatnonzero(closed[1:] & ~closed[:-1]) + 1:
+                near[episode.first_row + max(0, moment - focus.frames) : episode.first_row + moment] = True
+        return np.concatenate([rows, np.repeat(rows[near[rows]], focus.times - 1)])
+
     def _episode_of(self, row: int) -> EpisodeInfo:
         return self.tables.episodes[int(np.searchsorted(self._first_rows, row, side="right")) - 1]
 
@@ -322,7 +338,7 @@ class Schedule:
 
     def keys(self, step: int) -> list[SampleKey]:
         """This process's share of a training step's batch."""
-        everything = self._draw([self.seed, step], lambda reader: reader.training_rows)
+        everything = self._draw([self.seed, step], lambda reader: reader.drawn_rows)
         share = self.batch // self.world
         return everything[self.rank * share : (self.rank + 1) * share]
 

@@ -293,6 +293,23 @@ def test_a_policy_says_what_it_was_trained_on(recipe: Recipe) -> None:
     assert np.all(np.array(spec.state_low) < np.array(spec.state_high))
 
 
+def test_frames_before_the_gripper_closes_are_drawn_more_often(recipe: Recipe) -> None:
+    plain = reader_of(recipe)
+    assert plain.drawn_rows is plain.training_rows
+    focused = reader_of(recipe.override(["data.focus={frames: 4, times: 3}"]))
+    assert np.array_equal(focused.training_rows, plain.training_rows)
+    drawn = dict(zip(*np.unique(focused.drawn_rows, return_counts=True), strict=True))
+    assert drawn.keys() == set(plain.training_rows)
+    actions = np.concatenate([focused.tables.numbers(["action"])])[:, -1]
+    for episode in focused.training:
+        closed = actions[episode.first_row : episode.first_row + episode.length] > 0.5
+        for frame in range(episode.length):
+            ahead = closed[frame + 1 : frame + 5]
+            soon = not closed[frame] and ahead.any()
+            assert drawn[episode.first_row + frame] == (3 if soon else 1)
+    assert 3 in drawn.values()
+
+
 def test_a_batch_knows_what_kind_of_motion_it_brings(recipe: Recipe) -> None:
     for target, kind in (
         ("flow", MotionInput.PAIR),
