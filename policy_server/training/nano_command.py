@@ -28,7 +28,8 @@ evaluations."""
 class NanoOptions:
     """Make the small policy from nothing: demonstrations in the twin, a first policy, corrections of what it does, the
     base policy, corrections of that, optical flow, the autoencoder of flow images, the motion head's warm-up, joint
-    training, the same with an eye on the moments that decide, and the checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
+    training, the same with an eye on the moments that decide, and the checkpoint with its card. Hours on two cores.
+    Called again, it goes on where it stopped."""
 
     target: Path = Path("outputs/nano")
     """New folder for the checkpoint."""
