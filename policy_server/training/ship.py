@@ -99,7 +99,7 @@ def _card(
     for configured in recipe.data.sources:
         lines.append(f"* `{configured.path}`: {_data(Path(configured.path))}")
     lines += ["", "## Held-out losses", "", "| step | figure | value |", "|---|---|---|"]
-    lines += [f"| {step} | {name} | {value:.4f} |" for step, name, value in _validation(run)]
+    lines += [f"| {step} | {name} | {value:.4f} |" for step, name, value in _validation(run, until=progress.next_step)]
     if result is not None:
         lines += ["", "## Evaluation", "", "| chunks | task | success | 95 % |", "|---|---|---|---|"]
         for cell in result["cells"]:
@@ -122,8 +122,8 @@ def _data(root: Path) -> str:
     return f"{plain['total_episodes']} episodes, {plain['total_frames']} frames at {plain['fps']} Hz"
 
 
-def _validation(run: Path) -> list[tuple[int, str, float]]:
-    """Of the last validation in the run's metrics."""
+def _validation(run: Path, *, until: int) -> list[tuple[int, str, float]]:
+    """Of the last validation in the run's metrics up to that step."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -131,7 +131,7 @@ def _validation(run: Path) -> list[tuple[int, str, float]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         figures = json.loads(line)
         mine = [(k, v) for k, v in figures.items() if k.startswith(("validation_", "flow_"))]
-        if mine:
+        if mine and int(figures["step"]) < until:
             found = [(int(figures["step"]) + 1, name, float(value)) for name, value in mine]
     return found
 

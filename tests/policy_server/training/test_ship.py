@@ -28,6 +28,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     write_checkpoint(folder, Progress(40, 0.25, 40), write)
     figures = [{"step": 19, "loss": 1.0}, {"step": 39, "loss": 0.3, "validation_loss": 0.25}]
+    figures.append({"step": 59, "loss": 0.2, "validation_loss": 0.35})  # later than the checkpoint that was best
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in figures))
     return folder
 
