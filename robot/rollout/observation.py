@@ -23,6 +23,8 @@ from robot.runtime import ring_name
 
 MAX_STATE_GAP_NS = seconds_to_ns(0.1)
 """Joint states further apart than this are not interpolated: the feedback has a hole there."""
+MAX_GRIPPER_GAP_NS = seconds_to_ns(0.25)
+"""The same for the gripper, which is asked 30 times a second over a slow line and takes 0.7 s from open to closed."""
 STATE_HISTORY = 48
 """Newest state records looked at: 0.38 s at the controller's 125 Hz, more than any camera's latency."""
 
@@ -100,6 +102,7 @@ def assemble(
         exterior.capture_ns,
         times_ns=[int(sample.value["gripper_capture_ns"]) for sample in states],
         values=[sample.value["gripper"] for sample in states],
+        max_gap_ns=MAX_GRIPPER_GAP_NS,
     )
     if joints_rad is None or gripper is None:
         return Rejection.STATE_GAP
@@ -113,21 +116,23 @@ def assemble(
     )
 
 
-def interpolate(t_ns: int, *, times_ns: Sequence[int], values: Sequence[Any]) -> np.ndarray | None:
+def interpolate(
+    t_ns: int, *, times_ns: Sequence[int], values: Sequence[Any], max_gap_ns: int = MAX_STATE_GAP_NS
+) -> np.ndarray | None:
     """``values`` (n, ...) at ``t_ns``, linear between the two neighbours in time (``times_ns`` must not decrease).
 
-    The newest value is taken as it is when ``t_ns`` is later by at most `MAX_STATE_GAP_NS`. None when ``t_ns`` lies
-    before all of them, too long after them, or in a gap longer than that.
+    The newest value is taken as it is when ``t_ns`` is later by at most ``max_gap_ns``. None when ``t_ns`` lies before
+    all of them, too long after them, or in a gap longer than that.
     """
     after = int(np.searchsorted(np.asarray(times_ns), t_ns, side="right"))
     if after == 0:
         return None
     before = after - 1
     if after == len(times_ns):
-        late = t_ns - times_ns[before] > MAX_STATE_GAP_NS
+        late = t_ns - times_ns[before] > max_gap_ns
         return None if late else np.asarray(values[before], dtype=np.float64)
     gap_ns = times_ns[after] - times_ns[before]
-    if gap_ns > MAX_STATE_GAP_NS:
+    if gap_ns > max_gap_ns:
         return None
     share = (t_ns - times_ns[before]) / gap_ns
     earlier, later = np.asarray(values[before], dtype=np.float64), np.asarray(values[after], dtype=np.float64)

@@ -39,6 +39,11 @@ def state(capture_ns: int, *, joint: float, gripper: float = 0.0, gripper_captur
 STATES = [state(1000 * MS + 8 * MS * i, joint=0.1 * i, gripper=0.02 * i) for i in range(20)]
 
 
+def replace_gripper_time(sample: Sample, gripper_capture_ns: int) -> Sample:
+    joint, gripper = float(sample.value["joints_rad"][0]), float(sample.value["gripper"])
+    return state(sample.capture_ns, joint=joint, gripper=gripper, gripper_capture_ns=gripper_capture_ns)
+
+
 def test_joints_and_gripper_are_those_of_the_moment_the_picture_was_taken() -> None:
     seen = assemble(now_ns=1080 * MS, exterior=frame(1042 * MS), wrist=frame(1040 * MS), states=STATES, limits=LIMITS)
     assert isinstance(seen, Observation)
@@ -59,6 +64,13 @@ def test_a_slowly_polled_gripper_is_interpolated_between_its_own_answers() -> No
     seen = assemble(now_ns=1040 * MS, exterior=frame(1016 * MS), wrist=frame(1016 * MS), states=states, limits=LIMITS)
     assert isinstance(seen, Observation)
     assert seen.gripper == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("age_ms", "usable"), [(240, True), (260, False)])
+def test_a_gripper_that_answers_late_is_waited_for_longer_than_the_arm(age_ms: int, usable: bool) -> None:
+    states = [replace_gripper_time(sample, 1100 * MS - age_ms * MS) for sample in STATES]
+    seen = assemble(now_ns=1120 * MS, exterior=frame(1100 * MS), wrist=frame(1100 * MS), states=states, limits=LIMITS)
+    assert (seen is Rejection.STATE_GAP) is not usable
 
 
 @pytest.mark.parametrize(
