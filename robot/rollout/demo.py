@@ -48,7 +48,8 @@ class Arguments:
     console: bool = True
     """Serve the operator's page meanwhile, and open it where there is a display."""
     motion: bool | None = None
-    """Show the motion that the policy expects beside what happens (default: if the policy has a motion head)."""
+    """Show the motion that the policy expects beside what happens (default: if the policy has a motion head and the
+    page is open; it needs a core of its own)."""
     output: Path | None = None
     """Folder for films, steps and results (default: outputs/demo-TIME)."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -73,7 +74,9 @@ def _run(options: Arguments, console: Console) -> int:
     output = (options.output or new_output_folder("demo")).absolute()
     tasks = tuple(available("tasks"))
     started_s = time.monotonic()
-    motion = has_motion_head(options.policy) if options.motion is None else options.motion
+    motion = options.motion
+    if motion is None:
+        motion = not options.headless and has_motion_head(options.policy)
     with (
         stop_event_on_signals() as stop,
         LocalStack(output, policy=options.policy, motion=motion) as stack,
