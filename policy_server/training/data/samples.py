@@ -287,8 +287,9 @@ class SourceReader:
         for episode in self.training:
             here = slice(episode.first_row, episode.first_row + episode.length)
             closed = self._action[here, -1] > CLOSED
-            for moment in np.flatnonzero(closed[1:] & ~closed[:-1]) + 1:
-                near[episode.first_row + max(0, moment - focus.frames) : episode.first_row + moment] = True
+            for before in np.flatnonzero(closed[1:] & ~closed[:-1]).tolist():
+                first = max(0, before + 1 - focus.frames)
+                near[episode.first_row + first : episode.first_row + before + 1] = True
         return np.concatenate([rows, np.repeat(rows[near[rows]], focus.times - 1)])
 
     def _episode_of(self, row: int) -> EpisodeInfo:
