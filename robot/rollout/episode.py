@@ -156,7 +156,8 @@ class EpisodeRunner:
             yield
         finally:
             if child.stop() != 0:
-                _LOG.warning("the film of this episode is incomplete; see %s", child.log_path)
+                code = child.process.returncode
+                _LOG.warning("the film of this episode is incomplete (exit code %s); see %s", code, child.log_path)
             ready.unlink(missing_ok=True)
 
     def _result(
