@@ -14,9 +14,9 @@ from rich.table import Table
 FILE_COLUMNS = 140
 
 
-def job_console(*, stderr: bool = False, force_terminal: bool | None = None) -> Console:
+def job_console(*, force_terminal: bool | None = None) -> Console:
     """Where a job shows its tables: as wide as the terminal, and wide enough for them in a file or a pipe."""
-    console = Console(highlight=False, stderr=stderr, force_terminal=force_terminal)
+    console = Console(highlight=False, force_terminal=force_terminal)
     if not console.file.isatty():
         console.width = FILE_COLUMNS
     return console

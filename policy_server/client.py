@@ -242,7 +242,7 @@ class PolicyClient:
         request |= {"request_id": request_id, "observation_time_ns": observation_time_ns}
         if contract is not None:
             request["deadline_ms"] = timeout_s * 1e3
-            if action_prefix is not None and self._can_continue(contract, continuity):
+            if action_prefix is not None and self.can_continue(continuity):
                 request["action_prefix"] = np.asarray(action_prefix, dtype=np.float64)
                 request |= {} if committed is None else {"committed": committed}
                 request |= {} if continuity is None else {"continuity": continuity.value}
@@ -305,15 +305,17 @@ class PolicyClient:
                 raise ContractMismatch(f"{self.uri} serves a policy that is not made for this robot:\n  {listed}")
         return contract
 
-    @staticmethod
-    def _can_continue(contract: Contract, continuity: Continuity | None) -> bool:
+    def can_continue(self, continuity: Continuity | None) -> bool:
+        """Whether the policy can make something, in that way, of what is left of the chunk before."""
+        if self.contract is None:
+            return False
         match continuity:
             case Continuity.NONE:
                 return False
             case Continuity.GUIDED:
-                return contract.guidance
+                return self.contract.guidance
             case Continuity.COMMITTED | None:
-                return contract.prefix_conditioning
+                return self.contract.prefix_conditioning
 
     def _with_pictures(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """The observation with its pictures as the transport wants them."""

@@ -237,12 +237,7 @@ def unfamiliar(contract: Contract | None, rig: RigConfig, tasks: Sequence[TaskCo
 
 def check_continuity(client: PolicyClient, continuity: Continuity | None) -> None:
     """Raise `PlanError` when the policy can't follow the chunk before in that way."""
-    contract = client.contract
-    able = {
-        Continuity.COMMITTED: contract is not None and contract.prefix_conditioning,
-        Continuity.GUIDED: contract is not None and contract.guidance,
-    }
-    if continuity is not None and not able.get(continuity, True):
+    if continuity not in (None, Continuity.NONE) and not client.can_continue(continuity):
         raise PlanError(f"--continuity {continuity}: the policy at {client.uri} can't do that; choose another, or none")
 
 
