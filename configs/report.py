@@ -106,7 +106,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def show_bench(name: str, rows: Sequence[BenchRow], *, json_path: Path | None, console: Console | None = None) -> None:
     """Print the table with its notes and, if asked, write the JSON."""
-    console = console or Console()
+    console = console or job_console()
     console.print(bench_table(name, rows))
     for row in rows:
         if row.note:

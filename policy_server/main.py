@@ -29,6 +29,7 @@ from policy_server.metrics import Metrics, Outcome
 from policy_server.motion.files import MotionFileError
 from policy_server.motion.vae import VaeError
 from policy_server.pi0 import checkpoint
+from policy_server.pi0.allocator import keep_freed_memory
 from policy_server.pi0.config import ModelConfigError
 from policy_server.pi0.continuity import GuidanceForm
 from policy_server.pi0.loading import Precision
@@ -142,6 +143,7 @@ def serve(options: Options, *, console: Console) -> int:
     with listener, closing(RequestLog(options.request_log)) as request_log:
         device = _device(options.device)
         policy = _load(config, options, device=device, console=console)
+        keep_freed_memory()
         worker = _worker(config, policy, options, device=device)
         metrics = Metrics()
         if device.type == "cuda":

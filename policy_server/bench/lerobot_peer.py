@@ -7,6 +7,7 @@ weights, and obeys as `policy_server.bench.sampler` does. It imports nothing of 
 import json
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,7 +109,8 @@ def main() -> None:
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
     size = (folder / "model.safetensors").stat().st_size
-    print(json.dumps({"seconds": time.perf_counter() - started, "peak_bytes": peak, "file_bytes": size}), flush=True)
+    told = {"seconds": time.perf_counter() - started, "peak_bytes": peak, "file_bytes": size}
+    print(json.dumps({**told, "version": version("lerobot")}), flush=True)
     for line in sys.stdin:
         order, _, argument = line.strip().partition(" ")
         if order == "actions":

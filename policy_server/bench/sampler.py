@@ -15,6 +15,7 @@ import torch
 
 from policy_server.bench.samples import STEPS, WEIGHTS, read_model, read_samples
 from policy_server.metrics import peak_resident_bytes, resident_bytes
+from policy_server.pi0.allocator import keep_freed_memory
 from policy_server.pi0.lean import LeanSampler
 from policy_server.pi0.loading import Precision
 
@@ -26,6 +27,8 @@ def main() -> None:
     before = resident_bytes()
     started_s = time.perf_counter()
     sample = _lean(folder) if way == "lean" else _plain(folder)
+    if way == "lean":
+        keep_freed_memory()  # as the server does
     sample()
     told = {
         "seconds": time.perf_counter() - started_s,

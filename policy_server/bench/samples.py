@@ -75,18 +75,18 @@ def write_samples(folder: Path, name: str, *, dtype: torch.dtype = torch.float32
     (folder / SIZES_FILE).write_text(json.dumps(config.to_json()), encoding="utf-8")
 
 
-def write_random_weights(config: Pi0Config, path: Path, *, dtype: torch.dtype) -> None:
+def write_random_weights(config: Pi0Config, path: Path, *, dtype: torch.dtype, prefix: str = "") -> None:
     """Random weights under exactly the names of openpi's files, of a size that keeps activations sound; written piece
-    by piece, so that a full-size file needs no memory to speak of."""
+    by piece, so that a full-size file needs no memory to speak of. LeRobot's names are the same after a `prefix`."""
     with torch.device("meta"):
         shapes = {name: tuple(value.shape) for name, value in Pi0(config).state_dict().items()}
     shapes[TIED_HEAD] = shapes.pop(EMBEDDING)
     shapes[DEAD_HEAD] = (config.vocabulary_size, config.expert.width)
-    header: dict[str, object] = {"__metadata__": {EMBEDDING: TIED_HEAD}}
+    header: dict[str, object] = {"__metadata__": {prefix + EMBEDDING: prefix + TIED_HEAD}}
     end = 0
     for name, shape in shapes.items():
         begin, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        header[prefix + name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     block = torch.randn(BLOCK_VALUES, generator=torch.Generator().manual_seed(0))

@@ -47,9 +47,12 @@ class Contestant:
         stdout = self._process.stdout
         line = stdout.readline() if stdout is not None else ""
         if not line:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_S)
             self._process.kill()
             _, complaint = self._process.communicate()
-            raise ContestantError(complaint.strip()[-1500:] or "it ended without a word")
+            ended = f"it ended without a word, exit code {self._process.returncode} (-9: killed, out of memory?)"
+            raise ContestantError(complaint.strip()[-1500:] or ended)
         try:
             return json.loads(line)
         except ValueError:

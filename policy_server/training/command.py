@@ -16,6 +16,7 @@ from configs.report import job_console, write_json
 from configs.schema import ConfigError
 from policy_server.motion.files import MotionFileError
 from policy_server.motion.vae import VaeError
+from policy_server.pi0.allocator import keep_freed_memory
 from policy_server.pi0.checkpoint import CheckpointError
 from policy_server.pi0.config import ModelConfigError
 from policy_server.pi0.tokenizer import TokenizerError
@@ -100,6 +101,7 @@ def run_training(options: TrainOptions, *, console: Console) -> dict[str, Any]:
         return plan.to_json()
     start_missing_processes()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     on_cpu = options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available())
     accelerator = make_accelerator(cpu=on_cpu)
     run = options.out or Path("outputs/runs") / recipe.name

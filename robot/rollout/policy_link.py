@@ -36,6 +36,9 @@ REQUEST_TIMEOUT_S = 1.0
 """A chunk is one second long: a later reply holds nothing that could still be carried out."""
 PICTURE_TIMEOUT_S = 0.6
 """How long after a reply its picture of predicted motion is looked for at once; later it comes with the next reply."""
+PICTURE_INTERVAL_S = 1.0
+"""A picture shows the motion of the second to come: asked for more often they would say the same, and where policy and
+rig share a processor, take it from the arm."""
 PICTURE_POLL_S = 0.004
 """By so much may looking for a picture delay the next request."""
 CONNECT_TIMEOUT_S = 3.0
@@ -192,6 +195,7 @@ class PolicyLink:
         self._outcomes: deque[Chunk | Failure] = deque(maxlen=4)
         self._state = LinkState.IDLE
         self._picture_until_s = 0.0
+        self._next_picture_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy link", daemon=True)
 
@@ -205,7 +209,7 @@ class PolicyLink:
         return self._contract is not None and self._contract.motion_image
 
     def watch_motion(self, sink: MotionSink | None) -> None:
-        """From now on ask for a picture of the predicted motion with each chunk, or no longer with None."""
+        """From now on ask for a picture of the predicted motion every second, or no longer with None."""
         self._motion.sink = sink
 
     def submit(self, observation: Observation, *, leftover: Leftover) -> bool:
@@ -278,7 +282,7 @@ class PolicyLink:
 
     def _ask(self, observation: Observation, leftover: Leftover, prompt: str) -> Chunk:
         height, width = self.identity.image_size
-        wants_motion = self._motion.sink is not None
+        wants_motion = self._motion.sink is not None and time.monotonic() >= self._next_picture_s
         reply = self._client.infer(
             observation.request(prompt=prompt, height=height, width=width),
             observation_time_ns=observation.time_ns,
@@ -288,6 +292,7 @@ class PolicyLink:
         if wants_motion:
             self._motion.asked(observation_ns=observation.time_ns, sent_ns=reply.sent_ns)
             self._picture_until_s = time.monotonic() + PICTURE_TIMEOUT_S
+            self._next_picture_s = time.monotonic() + PICTURE_INTERVAL_S
         return Chunk(reply, observation)
 
     def _report(self, outcome: Chunk | Failure, state: LinkState) -> None:
