@@ -291,8 +291,8 @@ class Conversation:
             self._service.metrics.pictures.inc()
 
     async def _send(self, data: bytes) -> None:
-        async with self._sending:
-            await asyncio.wait_for(self._websocket.send_bytes(data), self._service.settings.send_timeout_s)
+        async with self._sending, asyncio.timeout(self._service.settings.send_timeout_s):
+            await self._websocket.send_bytes(data)
 
     async def _refuse(self, outcome: Outcome, reason: str) -> None:
         self._record(outcome, reason=reason)

@@ -21,6 +21,7 @@ from rich.logging import RichHandler
 from rich.panel import Panel
 from rich.table import Table
 
+from configs.allocator import keep_freed_memory
 from configs.schema import ConfigError, PolicyConfig, load_policy
 from policy_server.app import ServerSettings, create_app
 from policy_server.checkpoint_commands import convert_command, inspect_command, load_progress
@@ -29,7 +30,6 @@ from policy_server.metrics import Metrics, Outcome
 from policy_server.motion.files import MotionFileError
 from policy_server.motion.vae import VaeError
 from policy_server.pi0 import checkpoint
-from policy_server.pi0.allocator import keep_freed_memory
 from policy_server.pi0.config import ModelConfigError
 from policy_server.pi0.continuity import GuidanceForm
 from policy_server.pi0.loading import Precision

@@ -8,11 +8,13 @@ import sys
 
 import numpy as np
 
+from configs.allocator import keep_freed_memory
 from policy_server.client import PolicyClient, Transport, make_observation
 
 
 def main() -> None:
     """Ask for zeros until the input ends."""
+    keep_freed_memory()  # as launch/rollout does
     port, transport = int(sys.argv[1]), Transport(sys.argv[2])
     with PolicyClient(f"ws://127.0.0.1:{port}", pictures_by=transport, request_timeout_s=30.0) as client:
         print(json.dumps(client.transport.value), flush=True)

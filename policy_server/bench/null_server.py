@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import uvicorn
 
+from configs.allocator import keep_freed_memory
 from policy_server.app import ServerSettings, create_app
 from policy_server.ask import Ask
 from policy_server.contract import SIX_JOINTS_AND_GRIPPER, Contract
@@ -68,6 +69,7 @@ class NullPolicy:
 def main() -> None:
     """Serve until the input ends."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as launch/serve does
     worker = InferenceWorker(NullPolicy(busy_ms=float(sys.argv[1])))
     app = create_app(worker, ServerSettings(), metrics=Metrics(), on_failure=lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as listener:

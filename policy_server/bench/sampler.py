@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from configs.allocator import keep_freed_memory
 from policy_server.bench.samples import STEPS, WEIGHTS, read_model, read_samples
 from policy_server.metrics import peak_resident_bytes, resident_bytes
-from policy_server.pi0.allocator import keep_freed_memory
 from policy_server.pi0.lean import LeanSampler
 from policy_server.pi0.loading import Precision
 

@@ -12,11 +12,11 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
+from configs.allocator import keep_freed_memory
 from configs.report import job_console, write_json
 from configs.schema import ConfigError
 from policy_server.motion.files import MotionFileError
 from policy_server.motion.vae import VaeError
-from policy_server.pi0.allocator import keep_freed_memory
 from policy_server.pi0.checkpoint import CheckpointError
 from policy_server.pi0.config import ModelConfigError
 from policy_server.pi0.tokenizer import TokenizerError

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
+from configs.allocator import keep_freed_memory
 from configs.report import job_console, write_json
 from configs.schema import ConfigError, available
 from policy_server.client import Continuity, PolicyClientError
@@ -120,6 +121,7 @@ def run_and_report(
     plan: RolloutPlan, *, stop: threading.Event, console: Console, json_file: Path | None
 ) -> RolloutResult:
     """Run the plan under a live display, then write ``summary.json`` and print the final table."""
+    keep_freed_memory()  # every request packs the same megabytes anew
     with RolloutDisplay(console) as display:
         result = run_rollout(plan, stop=stop, console=console, on_progress=display.update)
         display.finish(result.episodes)
