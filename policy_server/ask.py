@@ -47,7 +47,10 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A motion image (H, W, 3) uint8 RGB; motion of `scale_px` pixels of the policy's picture has full saturation."""
+    """A motion image (H, W, 3) uint8 RGB, and what it shows in pixels of the exterior camera's picture as it was sent:
+    motion of `scale_px` has full saturation, and `region` (top, left, height, width) is the part that the policy looks
+    at, which may reach beyond the picture."""
 
     image: np.ndarray
     scale_px: float
+    region: tuple[float, float, float, float]

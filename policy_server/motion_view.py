@@ -26,6 +26,7 @@ class MotionView:
             )
         self._policy = policy
         self._imager = imager
+        self._region = _region(policy)
 
     def paint(self, prefix: Prefix) -> Iterator[Picture | None]:
         """None after each small step, at last the picture, 224 px a side."""
@@ -35,7 +36,21 @@ class MotionView:
             if flow is None:
                 yield None
             else:
-                yield Picture(_at_size(view(flow).numpy()), scale_px=view_scale_px(flow))
+                scale_px = view_scale_px(flow) * self._region[3] / flow.shape[-1]
+                yield Picture(_at_size(view(flow).numpy()), scale_px=scale_px, region=self._region)
+
+
+def _region(policy: Policy) -> tuple[float, float, float, float]:
+    """What of the exterior camera's picture, the first one, whose motion is predicted (arXiv 2512.18007), fills the
+    policy's square: (top, left, height, width) in pixels."""
+    height, width = policy.contract.image_size
+    top = left = 0
+    camera = policy.spec.interface.image_keys[0]
+    cut = None if policy.spec.views is None else policy.spec.views.cuts.get(camera)
+    if cut is not None:
+        top, left, height, width = cut.top, cut.left, cut.height, cut.width
+    side = max(height, width)
+    return (top - (side - height) / 2, left - (side - width) / 2, float(side), float(side))
 
 
 def _at_size(picture: np.ndarray) -> np.ndarray:

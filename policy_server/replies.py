@@ -1,5 +1,6 @@
 """What a policy server sends back, checked. Needs no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +38,9 @@ class Reply:
 class MotionPicture:
     """What the policy expected to move when it answered a request: (224, 224, 3) uint8 RGB. It comes after the reply.
 
-    `motion_ms` is how long after its actions it was ready, in the server; `scale_px` the motion, in pixels of the
-    policy's picture, that has full saturation (NaN where the server does not say).
+    `motion_ms` is how long after its actions it was ready, in the server. In pixels of the exterior camera's picture
+    as it was sent: `scale_px` is the motion that has full saturation (NaN where the server does not say), and `region`
+    (top, left, height, width) what the image shows (None: all).
     """
 
     image: np.ndarray
@@ -46,6 +48,7 @@ class MotionPicture:
     observation_time_ns: int
     motion_ms: float
     scale_px: float
+    region: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def parse_motion_picture(answer: Mapping[str, Any], *, uri: str) -> MotionPictur
         observation_time_ns=int(answer["observation_time_ns"]),
         motion_ms=_number(answer.get("motion_ms")),
         scale_px=_number(answer.get("motion_scale_px")),
+        region=_region(answer.get("motion_region"), uri),
     )
 
 
@@ -123,6 +127,16 @@ def _checked_actions(actions: Any, question: Question) -> np.ndarray:
 def _milliseconds(answer: Mapping[str, Any], key: str) -> float:
     timing = answer.get(key)
     return _number(timing.get("infer_ms") if isinstance(timing, Mapping) else None)
+
+
+def _region(value: Any, uri: str) -> tuple[float, float, float, float] | None:
+    if value is None:
+        return None
+    numbers = [_number(part) for part in value] if isinstance(value, list) else []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or not 0 < min(numbers[2:]) <= max(numbers) <= 1e5:
+        raise PolicyProtocolError(f"{uri}: motion image: expected a region of four numbers, found {value!r:.80}")
+    top, left, height, width = numbers
+    return top, left, height, width
 
 
 def _number(value: Any) -> float:

@@ -77,6 +77,7 @@ def _message(number: int, sample: Sample) -> bytes:
         "measured_scale_px": _number(value["measured_scale_px"]),
         "endpoint_px": _number(value["endpoint_px"]),
         "angle_deg": _number(value["angle_deg"]),
+        "region": [round(float(share), 4) for share in value["region"]],
         "predicted_arrows": np.round(value["predicted_arrows"], 1).tolist(),
         "measured_arrows": np.round(value["measured_arrows"], 1).tolist(),
     }

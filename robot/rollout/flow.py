@@ -50,6 +50,7 @@ FLOW_DTYPE = np.dtype(
         ("endpoint_px", "<f4"),
         ("angle_deg", "<f4"),
         ("has_measured", "u1"),
+        ("region", "<f4", (4,)),
         ("observation", "u1", (SIZE, SIZE, 3)),
         ("predicted", "u1", (SIZE, SIZE, 3)),
         ("measured", "u1", (SIZE, SIZE, 3)),
@@ -59,12 +60,44 @@ FLOW_DTYPE = np.dtype(
     ]
 )
 """One prediction. ``image_delay_ms`` is from the request to the picture; ``scale_px`` (NaN: not told) and
-``measured_scale_px`` the motion of full saturation; figures are NaN where they are not known."""
+``measured_scale_px`` the motion of full saturation; figures are NaN where they are not known. ``region`` (top, left,
+height, width) is what the pictures show, in shares of the exterior camera's height and width; it may reach beyond."""
 
 
 def flow_ring(rig_name: str) -> str:
     """Ring of `FLOW_DTYPE`; each observation comes twice, without and then with its measurement."""
     return ring_name(rig_name, "rollout.flow")
+
+
+@dataclass(frozen=True)
+class PolicyView:
+    """What a policy looks at: ``region`` (top, left, height, width) of a camera's picture that was scaled to fit into
+    ``sent_size`` (height, width) and centred on black, in pixels of that."""
+
+    region: tuple[float, ...]
+    sent_size: tuple[float, ...]
+
+    def shares(self, *, height: int, width: int) -> tuple[float, float, float, float]:
+        """The region in shares of the height and the width of a camera's picture."""
+        scale = min(self.sent_size[0] / height, self.sent_size[1] / width)
+        inner_height, inner_width = height * scale, width * scale
+        top = (self.region[0] - (self.sent_size[0] - inner_height) / 2) / inner_height
+        left = (self.region[1] - (self.sent_size[1] - inner_width) / 2) / inner_width
+        return top, left, self.region[2] / inner_height, self.region[3] / inner_width
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """The region of a camera's picture (H, W, 3) uint8, SIZE px a side, black beyond the picture."""
+        rows, columns = image.shape[:2]
+        top, left, height, width = self.shares(height=rows, width=columns)
+        above, before = round(top * rows), round(left * columns)
+        shown = np.zeros((max(1, round(height * rows)), max(1, round(width * columns)), 3), np.uint8)
+        part = image[max(0, above) : max(0, above + shown.shape[0]), max(0, before) : max(0, before + shown.shape[1])]
+        row, column = max(0, -above), max(0, -before)
+        shown[row : row + part.shape[0], column : column + part.shape[1]] = part
+        return resize_with_pad(shown, height=SIZE, width=SIZE)
+
+
+WHOLE = PolicyView((0.0, 0.0, SIZE, SIZE), (SIZE, SIZE))
 
 
 class FlowMeter:
@@ -98,13 +131,20 @@ class FlowComparison:
 
     def __init__(self, *, horizon_s: float = HORIZON_S) -> None:
         self._horizon_ns = seconds_to_ns(horizon_s)
+        self._view: PolicyView | None = None
+        self._shares = (0.0, 0.0, 1.0, 1.0)
         self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
+        """What the policy looks at, by the time of capture; whole until the first prediction says what that is."""
         self._waiting: deque[_Prediction] = deque()
         self._meter = FlowMeter()
 
     def frame(self, image: np.ndarray, *, capture_ns: int) -> None:
         """A picture (H, W, 3) of the exterior camera."""
-        self._frames[capture_ns] = resize_with_pad(image, height=SIZE, width=SIZE)
+        if self._view is None:
+            self._frames[capture_ns] = image.copy()
+        else:
+            self._shares = self._view.shares(height=image.shape[0], width=image.shape[1])
+            self._frames[capture_ns] = self._view.of(image)
         oldest_ns = capture_ns - self._horizon_ns - seconds_to_ns(_GIVE_UP_S)
         while next(iter(self._frames)) < oldest_ns:
             self._frames.popitem(last=False)
@@ -112,7 +152,9 @@ class FlowComparison:
     def predicted(self, sample: Sample) -> np.ndarray:
         """A record of `MOTION_DTYPE` as a record of `FLOW_DTYPE` without its measurement."""
         value = sample.value
+        self._look_at(PolicyView(tuple(value["region"].tolist()), tuple(value["sent_size"].tolist())))
         record = np.zeros((), FLOW_DTYPE)
+        record["region"] = self._shares
         record["observation_ns"] = observation_ns = int(value["observation_ns"])
         record["image_delay_ms"] = (int(value["received_ns"]) - int(value["sent_ns"])) / 1e6
         record["scale_px"], record["predicted"] = value["scale_px"], value["image"]
@@ -123,6 +165,15 @@ class FlowComparison:
         record["predicted_arrows"] = arrows(predicted, count=ARROWS)
         self._waiting.append(_Prediction(observation_ns, observation_ns + self._horizon_ns, record))
         return record
+
+    def _look_at(self, view: PolicyView) -> None:
+        if self._view is None:
+            whole, self._frames, self._view = self._frames, OrderedDict(), view
+            for capture_ns, image in whole.items():
+                self.frame(image, capture_ns=capture_ns)
+        elif view != self._view:
+            self._view = view
+            self._frames.clear()  # they show another part; from the next frame on motion is measured
 
     def measured(self) -> np.ndarray | None:
         """The next record whose motion has happened, None while there is none."""
@@ -137,7 +188,7 @@ class FlowComparison:
             return self.measured()
         flow = self._meter.flow(before, after)
         record = prediction.record.copy()
-        record["has_measured"], record["observation"] = 1, before
+        record["has_measured"], record["observation"], record["region"] = 1, before, self._shares
         record["measured"], record["measured_scale_px"] = colours(flow), full_scale_px(flow)
         record["measured_arrows"] = arrows(flow, count=ARROWS)
         scale_px = float(record["scale_px"])

@@ -58,9 +58,19 @@ class MotionUnavailableError(RuntimeError):
 
 class MotionSink(Protocol):
     """Takes pictures of predicted motion, on the link's thread. ``scale_width`` is the motion that is drawn fully
-    saturated, as a share of the picture's width; NaN where the server does not say."""
+    saturated, as a share of the picture's width; NaN where the server does not say. The picture shows ``region`` (top,
+    left, height, width) of a camera picture that was brought to ``sent_size`` (height, width), in its pixels."""
 
-    def __call__(self, image: np.ndarray, *, observation_ns: int, sent_ns: int, scale_width: float) -> None: ...
+    def __call__(
+        self,
+        image: np.ndarray,
+        *,
+        observation_ns: int,
+        sent_ns: int,
+        scale_width: float,
+        region: tuple[float, float, float, float],
+        sent_size: tuple[int, int],
+    ) -> None: ...
 
 
 class MotionTap:
@@ -68,8 +78,8 @@ class MotionTap:
 
     def __init__(self) -> None:
         self.sink: MotionSink | None = None
-        self.policy_px = 1
-        """Width of the pictures that the policy sees."""
+        self.sent_size = (1, 1)
+        """Height and width of the pictures that the policy is sent."""
         self._sent_ns: deque[tuple[int, int]] = deque(maxlen=8)
 
     def asked(self, *, observation_ns: int, sent_ns: int) -> None:
@@ -80,11 +90,15 @@ class MotionTap:
         observation_ns = picture.observation_time_ns
         sent_ns = dict(self._sent_ns).get(observation_ns)
         if self.sink is not None and sent_ns is not None:
+            height, width = self.sent_size
+            region = picture.region or (0.0, 0.0, float(height), float(width))
             self.sink(
                 picture.image,
                 observation_ns=observation_ns,
                 sent_ns=sent_ns,
-                scale_width=picture.scale_px / self.policy_px,
+                scale_width=picture.scale_px / region[3],
+                region=region,
+                sent_size=self.sent_size,
             )
 
 
@@ -185,7 +199,7 @@ class PolicyLink:
     ) -> None:
         self._continuity = continuity
         self._motion = motion or MotionTap()
-        self._motion.policy_px = identity(client).image_size[1]
+        self._motion.sent_size = identity(client).image_size
         self.prompt = prompt
         self.identity = identity(client)
         self._contract: Contract | None = client.contract

@@ -73,11 +73,14 @@ MOTION_DTYPE = np.dtype(
         ("sent_ns", "<i8"),
         ("received_ns", "<i8"),
         ("scale_px", "<f4"),
+        ("region", "<f4", (4,)),
+        ("sent_size", "<f4", (2,)),
         ("image", "u1", (MOTION_SIZE_PX, MOTION_SIZE_PX, 3)),
     ]
 )
-"""Motion that the policy predicts, in the viewer's colours over the policy's picture. ``scale_px`` is the motion that
-is drawn fully saturated, NaN where the server does not say."""
+"""Motion that the policy predicts, in the viewer's colours over what the policy looks at: ``region`` (top, left,
+height, width) of the exterior camera's picture brought to ``sent_size`` (height, width), in its pixels. ``scale_px``
+is the motion that is drawn fully saturated, in pixels of ``image``, NaN where the server does not say."""
 
 
 def ticks_ring(rig_name: str) -> str:
@@ -137,9 +140,19 @@ class RolloutTelemetry:
             record[name] = value
         self._chunks.commit()
 
-    def motion(self, image: np.ndarray, *, observation_ns: int, sent_ns: int, scale_width: float) -> None:
+    def motion(
+        self,
+        image: np.ndarray,
+        *,
+        observation_ns: int,
+        sent_ns: int,
+        scale_width: float,
+        region: tuple[float, float, float, float],
+        sent_size: tuple[int, int],
+    ) -> None:
         """Predicted motion, (H, W, 3) uint8 in the viewer's colours; ``scale_width`` is the motion of full saturation
-        as a share of the width, NaN if unknown. Raises ValueError for any other picture."""
+        as a share of the width, NaN if unknown; see `MOTION_DTYPE` for the rest. Raises ValueError for any other
+        picture."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"motion image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         if image.shape[:2] != (MOTION_SIZE_PX, MOTION_SIZE_PX):
@@ -148,6 +161,7 @@ class RolloutTelemetry:
         record["observation_ns"], record["sent_ns"] = observation_ns, sent_ns
         record["received_ns"] = time.monotonic_ns()
         record["scale_px"] = scale_width * MOTION_SIZE_PX
+        record["region"], record["sent_size"] = region, sent_size
         record["image"] = image
         self._motion.commit()
 

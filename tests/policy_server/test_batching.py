@@ -169,7 +169,9 @@ class Painter:
         yield None
         self.between.set()
         yield None
-        yield Picture(np.full((224, 224, 3), len(self.prefixes), dtype=np.uint8), scale_px=7.5)
+        yield Picture(
+            np.full((224, 224, 3), len(self.prefixes), dtype=np.uint8), scale_px=7.5, region=(1.0, 2.0, 3.0, 4.0)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +202,7 @@ class HastyPainter:
     """Has its picture ready when the reply is not even packed."""
 
     def paint(self, prefix: Any) -> Iterator[Picture | None]:
-        yield Picture(np.zeros((224, 224, 3), dtype=np.uint8), scale_px=7.5)
+        yield Picture(np.zeros((224, 224, 3), dtype=np.uint8), scale_px=7.5, region=(1.0, 2.0, 3.0, 4.0))
 
 
 def test_a_motion_image_never_overtakes_the_reply(lean_nano: Policy, run_server: Any) -> None:
@@ -264,7 +266,7 @@ def test_a_painter_that_breaks_spoils_no_actions(lean_nano: Policy, run_server: 
             self.prefixes.append(prefix)
             if len(self.prefixes) > WARM_UP_RUNS:
                 raise RuntimeError("no paint")
-            yield Picture(np.zeros((4, 4, 3), dtype=np.uint8), scale_px=1.0)
+            yield Picture(np.zeros((4, 4, 3), dtype=np.uint8), scale_px=1.0, region=(0.0, 0.0, 4.0, 4.0))
 
     with run_server(lean_nano, painter=Broken()) as server, PolicyClient(server.uri) as client:
         for n in range(3):

@@ -20,6 +20,7 @@ from policy_server.motion.small_vae import SmallVae, SmallVaeConfig
 from policy_server.motion_view import MotionView
 from policy_server.pi0.checkpoint import CheckpointError, random_policy, save_policy
 from policy_server.pi0.policy import Policy, Sampling
+from policy_server.pi0.views import Cut, Views
 
 HEAD = MotionHeadConfig(width=32, depth=1, heads=2, mlp_width=32, latent_size=12, context_width=192)
 
@@ -97,6 +98,33 @@ def test_a_client_gets_the_picture_of_the_head(
             wait_for(lambda: client.receive_pictures(wait_s=0.2) == 1)
     assert pictures[0].image.shape == (224, 224, 3)
     assert pictures[0].motion_ms > 0.0
+    assert pictures[0].region == (0.0, 0.0, *map(float, policy.contract.image_size))
+
+
+def test_a_picture_says_which_part_of_the_cameras_it_shows(policy: Policy, checkpoint: Path) -> None:
+    """96 of 256 px are enlarged to the policy's square; what moves 12 px there moves 12 * 96 / side in the camera's."""
+    key = policy.spec.interface.image_keys[0]
+    views = Views(144, 256, {key: Cut(40, 84, 96, 96)})
+    cutting = Policy(
+        replace(policy.spec, views=views),
+        model=policy.model,
+        tokenizer=policy.tokenizer,
+        checkpoint_digest="cut",
+        sampling=Sampling(steps=1, lean=True),
+    )
+    whole, part = (
+        load_motion_view(configured(checkpoint), one, device=torch.device("cpu")) for one in (policy, cutting)
+    )
+    answer = policy.infer_batch([Ask(policy.example(), keep_prefix=True)], generator=torch.Generator().manual_seed(0))[
+        0
+    ]
+    assert not isinstance(answer, Exception)
+    of_whole, of_part = (list(view.paint(answer.prefix))[-1] for view in (whole, part))
+    assert of_whole is not None
+    assert of_part is not None
+    assert of_part.region == (40.0, 84.0, 96.0, 96.0)
+    assert np.array_equal(of_part.image, of_whole.image)
+    assert of_part.scale_px / of_whole.scale_px == pytest.approx(96 / policy.contract.image_size[1])
 
 
 def test_a_head_that_reads_an_earlier_layer_is_refused(policy: Policy, tmp_path: Path) -> None:

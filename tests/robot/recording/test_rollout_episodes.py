@@ -52,7 +52,12 @@ def test_an_episode_of_a_policy_has_its_chunks_its_steps_and_its_name(recorder: 
         }
         telemetry.chunk(shown)
         telemetry.motion(
-            np.full((64, 64, 3), 200, np.uint8), observation_ns=begin_ns, sent_ns=begin_ns, scale_width=0.1
+            np.full((64, 64, 3), 200, np.uint8),
+            observation_ns=begin_ns,
+            sent_ns=begin_ns,
+            scale_width=0.1,
+            region=(0.0, 0.0, 224.0, 224.0),
+            sent_size=(224, 224),
         )
         tap.chunk(shown, events={})
         for tick in range(5):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robot.ring import Sample
-from robot.rollout.flow import FLOW_DTYPE, HORIZON_S, FlowComparison
+from robot.rollout.flow import FLOW_DTYPE, HORIZON_S, WHOLE, FlowComparison, PolicyView
 from robot.rollout.flow_view import arrows, colours, difference, from_colours, full_scale_px, wheel
+from robot.rollout.resize import resize_with_pad
 from robot.rollout.telemetry import MOTION_DTYPE
 
 SIZE = 224
@@ -79,6 +80,7 @@ def predicted_sample(observation_ns: int, flow: np.ndarray, *, scale_px: float) 
     record["observation_ns"], record["sent_ns"] = observation_ns, observation_ns
     record["received_ns"], record["scale_px"] = observation_ns + 80_000_000, scale_px
     record["image"] = colours(flow, scale_px=scale_px)
+    record["region"], record["sent_size"] = (0.0, 0.0, SIZE, SIZE), (SIZE, SIZE)
     return Sample(observation_ns, observation_ns, 0, record)
 
 
@@ -135,3 +137,45 @@ def test_a_prediction_whose_frame_is_missing_is_passed_over() -> None:
     comparison.predicted(predicted_sample(0, moving_square(12, 0), scale_px=20.0))
     comparison.frame(picture(0), capture_ns=3 * SECOND_NS)
     assert comparison.measured() is None
+
+
+def test_a_policys_view_is_cut_out_of_the_cameras_picture() -> None:
+    frame = np.zeros((360, 640, 3), np.uint8)
+    frame[100:340, 210:450] = 255  # what lies in [40, 84, 96, 96] of 144 x 256
+    view = PolicyView((40.0, 84.0, 96.0, 96.0), (144.0, 256.0))
+    assert view.of(frame).shape == (SIZE, SIZE, 3)
+    assert view.of(frame).min() == 255
+    assert view.shares(height=360, width=640) == pytest.approx((40 / 144, 84 / 256, 96 / 144, 96 / 256))
+
+
+def test_without_a_cut_the_whole_picture_is_seen_between_black_bars() -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (360, 640, 3), dtype=np.uint8)
+    seen, padded = WHOLE.of(frame), resize_with_pad(frame, height=SIZE, width=SIZE)
+    assert np.array_equal(seen[52:172], padded[52:172])  # at the bars' edges they are blended
+    assert not seen[:47].any()
+    assert not seen[177:].any()
+    assert WHOLE.shares(height=360, width=640) == pytest.approx((-140 / 360, 0.0, 640 / 360, 1.0))
+
+
+def test_motion_is_measured_in_what_the_policy_looks_at() -> None:
+    """A camera of twice the size, of which the policy sees the middle: the square moves there, and is measured."""
+    region, sent_size = (SIZE / 2, SIZE / 2, SIZE, SIZE), (2.0 * SIZE, 2.0 * SIZE)
+    comparison = FlowComparison()
+    flow = np.zeros((SIZE, SIZE, 2), np.float32)
+    flow[70:150, 60:140] = (12, 0)
+    sample = predicted_sample(0, flow, scale_px=20.0)
+    sample.value["region"], sample.value["sent_size"] = region, sent_size
+
+    def frame(shift_px: float) -> np.ndarray:
+        whole = texture(2, 2 * SIZE)
+        whole[SIZE // 2 : SIZE // 2 + SIZE, SIZE // 2 : SIZE // 2 + SIZE] = picture(shift_px)
+        return whole
+
+    comparison.frame(frame(0), capture_ns=0)
+    assert (comparison.predicted(sample)["observation"] == picture(0)).all()
+    for number in range(1, 17):
+        comparison.frame(frame(12 * min(number / 15 / HORIZON_S, 1.0)), capture_ns=int(number / 15 * SECOND_NS))
+    record = comparison.measured()
+    assert record is not None
+    assert record["endpoint_px"] < 2.0
+    assert record["region"] == pytest.approx((0.25, 0.25, 0.5, 0.5))

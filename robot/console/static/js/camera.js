@@ -51,14 +51,14 @@ export class CameraView {
     text(this.lost, !stale ? "" : this.captureMs === null ? "No picture yet" : `Old picture: ${age(old)}`);
   }
 
-  // Vectors over the policy's picture, which is this one scaled to fit a square, drawn where they belong here.
-  arrows(grid, color) {
+  // Vectors over what the policy looks at, [top, left, height, width] in shares of this picture, drawn where they belong.
+  arrows(grid, region, color) {
     const context = this.over.getContext("2d");
     const { width, height } = this.over;
     context.clearRect(0, 0, width, height);
     if (!grid) return;
-    const scale = Math.max(width, height) / POLICY_PX;
-    const left = (width - POLICY_PX * scale) / 2, top = (height - POLICY_PX * scale) / 2;
+    const scale = (region[3] * width) / POLICY_PX;
+    const left = region[1] * width, top = region[0] * height;
     const step = POLICY_PX / grid.length;
     context.strokeStyle = context.fillStyle = color;
     context.lineWidth = Math.max(1.5, width / 320);

@@ -151,7 +151,8 @@ export class FlowPanel {
     text(this.when, `${index + 1} of ${this.entries.length}${now ? ` · ${age(now - shown.observation_ms)} ago` : ""} · drawn ${number(shown.image_delay_ms, 0)} ms after the request`);
     this.angle.draw(this.entries.map((entry) => entry.angle_deg), index);
     this.error.draw(this.entries.map((entry) => entry.endpoint_px), index);
-    this.onArrows(this.arrowsShown.checked ? this.entries.at(-1).predicted_arrows : null, cssColor("--requested"));
+    const newest = this.entries.at(-1);
+    this.onArrows(this.arrowsShown.checked ? newest.predicted_arrows : null, newest.region, cssColor("--requested"));
   }
 
   close() {

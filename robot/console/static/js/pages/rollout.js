@@ -16,7 +16,7 @@ export class RolloutPage {
     this.timing = new TimingStrip(store, 1000 / about.control_rate_hz);
     this.health = new Health(store);
     this.events = new Events(store);
-    this.flow = new FlowPanel({ onArrows: (grid, color) => this.cameras[0].arrows(this.moves() ? grid : null, color) });
+    this.flow = new FlowPanel({ onArrows: (grid, region, color) => this.cameras[0].arrows(this.moves() ? grid : null, region, color) });
     this.outcome = new Outcome();
     const strips = card("Joints and gripper", this.joints.element);
     strips.querySelector("header").append(h("div", { class: "legend row small muted" },
