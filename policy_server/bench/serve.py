@@ -1,4 +1,4 @@
-"""`launch/bench serve`: round trips of a policy that computes nothing, and health checks while one computes.
+"""`launch/bench serve`: round trips of a policy that computes nothing, health checks while one computes, motion images.
 
 Peer: openpi's client and server from PyPI (``openpi-client``, ``openpi-server``), under an interpreter of their own,
 since openpi-client wants NumPy 1. Both sides run in turns in one run.
@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from configs.report import BenchRow, at_most
+from policy_server.bench.motion_image import motion_rows
 from policy_server.bench.turns import Contestant, in_turns
 
 PEER = Path(__file__).parent / "openpi_peer.py"
@@ -41,7 +42,7 @@ def run(*, openpi: str | None = None, rounds: int = 6) -> list[BenchRow]:
             times = in_turns(players, order, rounds=rounds)
             medians = [statistics.median(each) for each in times]
             rows += _rows(name, medians, times, goal=goal, with_peer=peer is not None)
-    return [*rows, health_row()]
+    return [*rows, health_row(), *motion_rows()]
 
 
 def health_row() -> BenchRow:
