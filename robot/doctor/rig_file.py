@@ -33,8 +33,13 @@ def with_answers(text: str, answers: Answers, *, settings: Mapping[str, float], 
         name: {"value": answer.value, **({"unit": answer.unit} if answer.unit else {}), "measured_on": measured_on}
         for name, answer in answers.items()
     }
-    lines = [f"\n  {name}: {_one_line(entry)}" for name, entry in {**older, **newer}.items()]
+    lines = [f"\n  {_key(name)}: {_one_line(entry)}" for name, entry in {**older, **newer}.items()]
     return f"{_SECTION.sub('', text).rstrip()}\ncommissioning:{''.join(lines) or ' {}'}\n"
+
+
+def _key(name: str) -> str:
+    """In quotes where YAML would take the name for something else, as it does "on" and "no"."""
+    return name if yaml.safe_load(name) == name else f'"{name}"'
 
 
 def _one_line(entry: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from datetime import date
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from configs.schema import CONFIGS, ConfigError, RigConfig, load_rig
@@ -103,6 +103,7 @@ answers = st.dictionaries(
 
 @settings(max_examples=25)
 @given(first=answers, second=answers)
+@example(first={"no": Answer(True, "")}, second={"on": Answer(False, ""), "null": Answer(1, "")})
 def test_answers_survive_the_file_and_older_ones_stay(first, second):
     once = with_answers(LAB_TEXT, first, settings={}, measured_on=TODAY)
     twice = with_answers(once, second, settings={}, measured_on=TODAY)
