@@ -4,10 +4,11 @@ Everything is started as it would be by hand, each part a process of its own.
 """
 
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from robot.rollout.main import EXPECTED_ERRORS, new_output_folder, run_and_repor
 from robot.rollout.session import EXIT_STOPPED, PlanError, RolloutPlan, exit_code
 
 USUAL_CONSOLE_PORT = 8090
+PAGE_START_S = 15.0
 MOTION_HEAD_FILE = "motion_head.safetensors"
 
 
@@ -132,11 +134,21 @@ def operators_page(stack: LocalStack, output: Path, console: Console) -> Iterato
         ),
         log_path=output / "logs" / "console.log",
     )
-    console.print(f"The operator's page: http://127.0.0.1:{port}/?token={token}", soft_wrap=True)
     try:
+        _wait_for_page(child, port)
+        console.print(f"The operator's page: http://127.0.0.1:{port}/?token={token}", soft_wrap=True)
         yield
     finally:
         child.stop()
+
+
+def _wait_for_page(child: Child, port: int) -> None:
+    """Until it answers, or has ended: the demo does not need it."""
+    deadline_s = time.monotonic() + PAGE_START_S
+    while child.running and time.monotonic() < deadline_s:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
