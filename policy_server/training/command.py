@@ -92,6 +92,12 @@ def resolve_recipe(options: TrainOptions) -> Recipe:
     return recipe.override(changes) if changes else recipe
 
 
+def _own_threads(wanted: int) -> int:
+    """So many that processes of one machine do not fight over its cores, where the launcher started several."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(wanted, (os.cpu_count() or 1) // processes)) if processes > 1 else wanted
+
+
 def run_training(options: TrainOptions, *, console: Console) -> dict[str, Any]:
     """Do what the options say; returns the result file's content. Raises one of `REFUSALS`."""
     recipe = resolve_recipe(options)
@@ -100,7 +106,7 @@ def run_training(options: TrainOptions, *, console: Console) -> dict[str, Any]:
         show_plan(plan, console)
         return plan.to_json()
     start_missing_processes()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(_own_threads(options.threads))
     keep_freed_memory()
     on_cpu = options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available())
     accelerator = make_accelerator(cpu=on_cpu)
