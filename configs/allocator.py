@@ -6,9 +6,6 @@ a sample, and more time than packing and sending take.
 """
 
 import ctypes
-import logging
-
-log = logging.getLogger(__name__)
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGEST_KEPT_BYTES = 32 << 20
@@ -17,7 +14,7 @@ _LARGEST_KEPT_BYTES = 32 << 20
 
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees, up to the most that it has used at once, instead of giving it back to the
-    system. Call it before threads compute; False, and nothing has changed, where the C library has no such settings."""
+    system. Call it before threads compute; False where the C library does not take all of these settings."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library than glibc

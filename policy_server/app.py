@@ -5,8 +5,8 @@ be served is answered with one text frame saying why, and the connection closes 
 connections do not notice. Text for a stranger never holds a traceback: that goes to the log.
 
 A client that asked for a motion image gets it in a message of its own, after the reply: ``{request_id,
-observation_time_ns, motion_image (224, 224, 3) uint8, motion_ms, motion_scale_px,
-motion_region}``, the last two in pixels of the exterior camera's picture as it was sent. Nobody gets one unasked.
+observation_time_ns, motion_image (224, 224, 3) uint8, motion_ms, motion_scale_px, motion_region}``, the
+last two in pixels of the exterior camera's picture as it was sent. Nobody gets one unasked.
 """
 
 import asyncio

@@ -41,12 +41,11 @@ def run(
     rows: list[BenchRow] = []
     for name in sizes:
         with tempfile.TemporaryDirectory(prefix="nova-pi-bench-") as folder:
-            # The full size as it is published, in bfloat16.
-            full = SIZES[name].published
-            write_samples(Path(folder), name, dtype=torch.bfloat16 if full else torch.float32)
-            if full:
+            if SIZES[name].published:
+                write_samples(Path(folder), name, dtype=torch.bfloat16)
                 rows += _published(Path(folder), name, lerobot=lerobot, threads=threads)
             else:
+                write_samples(Path(folder), name)
                 rows += _sampling(Path(folder), name, lerobot=lerobot, rounds=rounds, threads=threads)
     return rows
 

@@ -84,12 +84,12 @@ def _take(program: str, address: str, folder: Path, *, motion: bool) -> None:
                 break
         else:
             raise RuntimeError(f"each of {SCENES} rollouts was over before there was much to see of it")
-        page.screenshot(path=str(folder / "console-rollout.png"))
+        _picture(page, folder / "rollout.jpg")
         _themed(page, "light")
-        page.screenshot(path=str(folder / "console-rollout-light.png"))
+        _picture(page, folder / "rollout-light.jpg")
         page.set_viewport_size({"width": TABLET[0], "height": TABLET[1]})
         page.wait_for_timeout(1500)
-        page.screenshot(path=str(folder / "console-rollout-tablet.png"))
+        _picture(page, folder / "rollout-tablet.jpg")
         page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
         _themed(page, "dark")
         page.evaluate("shell.operator.command({ command: 'stop_job', job: 'rollout' })")
@@ -100,7 +100,7 @@ def _take(program: str, address: str, folder: Path, *, motion: bool) -> None:
                 page.click('[data-action="doctor"]')
                 _wait_for(page, "document.querySelectorAll('.dots').length > 3")
             page.wait_for_timeout(2500)
-            page.screenshot(path=str(folder / f"console-{name}.png"))
+            _picture(page, folder / f"{name}.jpg")
         browser.close()
 
 
@@ -119,6 +119,10 @@ def _runs(page: Any, *, scene: int, motion: bool) -> bool:
         enough += " && shell.view.flow.entries.filter((one) => one.has_measured).length > 2"
     _wait_for(page, f"({enough}) || !shell.store.now.moving")
     return bool(page.evaluate("Boolean(shell.store.now.moving)"))
+
+
+def _picture(page: Any, path: Path) -> None:
+    page.screenshot(path=str(path), type="jpeg", quality=85)
 
 
 def _wait_for(page: Any, condition: str) -> None:

@@ -9,12 +9,11 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Protocol, Self
-
-import numpy as np
+from typing import Self
 
 from policy_server.client import (
     SIX_JOINTS_AND_GRIPPER,
@@ -31,6 +30,7 @@ from policy_server.client import (
 from robot.priority import CLIENT_PRIORITY, prefer_all_threads
 from robot.rollout.chunks import Leftover
 from robot.rollout.observation import Observation
+from robot.rollout.telemetry import PredictedMotion
 
 REQUEST_TIMEOUT_S = 1.0
 """A chunk is one second long: a later reply holds nothing that could still be carried out."""
@@ -56,28 +56,12 @@ class MotionUnavailableError(RuntimeError):
     """Predicted motion was asked for, and the server has no motion head loaded."""
 
 
-class MotionSink(Protocol):
-    """Takes pictures of predicted motion, on the link's thread. ``scale_width`` is the motion that is drawn fully
-    saturated, as a share of the picture's width; NaN where the server does not say. The picture shows ``region`` (top,
-    left, height, width) of a camera picture that was brought to ``sent_size`` (height, width), in its pixels."""
-
-    def __call__(
-        self,
-        image: np.ndarray,
-        *,
-        observation_ns: int,
-        sent_ns: int,
-        scale_width: float,
-        region: tuple[float, float, float, float],
-        sent_size: tuple[int, int],
-    ) -> None: ...
-
-
 class MotionTap:
-    """Where a client's pictures of predicted motion go once somebody looks; until then they are dropped."""
+    """Where a client's pictures of predicted motion go, on the link's thread, once somebody looks; until then they are
+    dropped."""
 
     def __init__(self) -> None:
-        self.sink: MotionSink | None = None
+        self.sink: Callable[[PredictedMotion], None] | None = None
         self.sent_size = (1, 1)
         """Height and width of the pictures that the policy is sent."""
         self._sent_ns: deque[tuple[int, int]] = deque(maxlen=8)
@@ -92,14 +76,8 @@ class MotionTap:
         if self.sink is not None and sent_ns is not None:
             height, width = self.sent_size
             region = picture.region or (0.0, 0.0, float(height), float(width))
-            self.sink(
-                picture.image,
-                observation_ns=observation_ns,
-                sent_ns=sent_ns,
-                scale_width=picture.scale_px / region[3],
-                region=region,
-                sent_size=self.sent_size,
-            )
+            scale_width = picture.scale_px / region[3]
+            self.sink(PredictedMotion(picture.image, observation_ns, sent_ns, scale_width, region, self.sent_size))
 
 
 class LinkState(Enum):
@@ -222,7 +200,7 @@ class PolicyLink:
         """Whether the server has a motion head loaded."""
         return self._contract is not None and self._contract.motion_image
 
-    def watch_motion(self, sink: MotionSink | None) -> None:
+    def watch_motion(self, sink: Callable[[PredictedMotion], None] | None) -> None:
         """From now on ask for a picture of the predicted motion every second, or no longer with None."""
         self._motion.sink = sink
 

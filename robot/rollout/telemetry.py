@@ -5,6 +5,7 @@ Writing is a copy into shared memory. The 15 Hz loop waits for no reader, and ru
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
@@ -107,6 +108,23 @@ class Phase(Enum):
     VERDICT = "judging"
 
 
+@dataclass(frozen=True, eq=False)
+class PredictedMotion:
+    """A picture (H, W, 3) uint8 of predicted motion, in the viewer's colours.
+
+    ``scale_width`` is the motion that is drawn fully saturated, as a share of the picture's width; NaN where the server
+    does not say. The picture shows ``region`` (top, left, height, width) of a camera picture that was brought to
+    ``sent_size`` (height, width), in its pixels.
+    """
+
+    image: np.ndarray
+    observation_ns: int
+    sent_ns: int
+    scale_width: float
+    region: tuple[float, float, float, float]
+    sent_size: tuple[int, int]
+
+
 class RolloutTelemetry:
     """The writing end; a context manager. Ticks and chunks come from one thread, motion from another.
 
@@ -140,28 +158,18 @@ class RolloutTelemetry:
             record[name] = value
         self._chunks.commit()
 
-    def motion(
-        self,
-        image: np.ndarray,
-        *,
-        observation_ns: int,
-        sent_ns: int,
-        scale_width: float,
-        region: tuple[float, float, float, float],
-        sent_size: tuple[int, int],
-    ) -> None:
-        """Predicted motion, (H, W, 3) uint8 in the viewer's colours; ``scale_width`` is the motion of full saturation
-        as a share of the width, NaN if unknown; see `MOTION_DTYPE` for the rest. Raises ValueError for any other
-        picture."""
+    def motion(self, predicted: PredictedMotion) -> None:
+        """One picture. Raises ValueError for an image of another shape or type."""
+        image = predicted.image
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"motion image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         if image.shape[:2] != (MOTION_SIZE_PX, MOTION_SIZE_PX):
             image = cv2.resize(image, (MOTION_SIZE_PX, MOTION_SIZE_PX), interpolation=cv2.INTER_NEAREST)
-        record = self._motion.begin(capture_ns=observation_ns)
-        record["observation_ns"], record["sent_ns"] = observation_ns, sent_ns
+        record = self._motion.begin(capture_ns=predicted.observation_ns)
+        record["observation_ns"], record["sent_ns"] = predicted.observation_ns, predicted.sent_ns
         record["received_ns"] = time.monotonic_ns()
-        record["scale_px"] = scale_width * MOTION_SIZE_PX
-        record["region"], record["sent_size"] = region, sent_size
+        record["scale_px"] = predicted.scale_width * MOTION_SIZE_PX
+        record["region"], record["sent_size"] = predicted.region, predicted.sent_size
         record["image"] = image
         self._motion.commit()
 

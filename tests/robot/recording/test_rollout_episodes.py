@@ -15,7 +15,7 @@ from robot.rollout.observation import Rejection
 from robot.rollout.policy_link import PolicyIdentity
 from robot.rollout.recorded import RecordedEpisode
 from robot.rollout.steps import StepRecord
-from robot.rollout.telemetry import RolloutTelemetry
+from robot.rollout.telemetry import PredictedMotion, RolloutTelemetry
 
 PERIOD_NS = round(1e9 / 15)
 POLICY = PolicyIdentity("nano", True, "abc123", (112, 112))
@@ -51,14 +51,8 @@ def test_an_episode_of_a_policy_has_its_chunks_its_steps_and_its_name(recorder: 
             "actions": actions,
         }
         telemetry.chunk(shown)
-        telemetry.motion(
-            np.full((64, 64, 3), 200, np.uint8),
-            observation_ns=begin_ns,
-            sent_ns=begin_ns,
-            scale_width=0.1,
-            region=(0.0, 0.0, 224.0, 224.0),
-            sent_size=(224, 224),
-        )
+        image = np.full((64, 64, 3), 200, np.uint8)
+        telemetry.motion(PredictedMotion(image, begin_ns, begin_ns, 0.1, (0.0, 0.0, 224.0, 224.0), (224, 224)))
         tap.chunk(shown, events={})
         for tick in range(5):
             deadline_ns = begin_ns + tick * PERIOD_NS
