@@ -22,7 +22,7 @@ from policy_server.pi0.config import ModelConfigError
 from policy_server.pi0.tokenizer import TokenizerError
 from policy_server.training.checkpoints import RunError
 from policy_server.training.data.lerobot import DatasetError
-from policy_server.training.launcher import start_missing_processes
+from policy_server.training.launcher import share_of_cores, start_missing_processes
 from policy_server.training.lora import AdapterError
 from policy_server.training.plan import check_memory, count_parts, make_plan, show_plan
 from policy_server.training.progress_bar import count_bar, steps_bar
@@ -92,12 +92,6 @@ def resolve_recipe(options: TrainOptions) -> Recipe:
     return recipe.override(changes) if changes else recipe
 
 
-def _own_threads(wanted: int) -> int:
-    """So many that processes of one machine do not fight over its cores, where the launcher started several."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(wanted, (os.cpu_count() or 1) // processes)) if processes > 1 else wanted
-
-
 def run_training(options: TrainOptions, *, console: Console) -> dict[str, Any]:
     """Do what the options say; returns the result file's content. Raises one of `REFUSALS`."""
     recipe = resolve_recipe(options)
@@ -106,7 +100,7 @@ def run_training(options: TrainOptions, *, console: Console) -> dict[str, Any]:
         show_plan(plan, console)
         return plan.to_json()
     start_missing_processes()
-    torch.set_num_threads(_own_threads(options.threads))
+    torch.set_num_threads(share_of_cores(options.threads, os.environ, cores=os.cpu_count() or 1))
     keep_freed_memory()
     on_cpu = options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available())
     accelerator = make_accelerator(cpu=on_cpu)

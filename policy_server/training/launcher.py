@@ -28,6 +28,13 @@ def missing_processes(environment: Mapping[str, str], parent: Sequence[str]) -> 
     return 0
 
 
+def share_of_cores(wanted: int, environment: Mapping[str, str], *, cores: int) -> int:
+    """Threads for this process: as many as wanted, but where a launcher started several processes on this machine, no
+    more than its share of the cores. Processes that fight over cores were seen to take ten times as long a step."""
+    processes = int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(wanted, cores // processes)) if processes > 1 else wanted
+
+
 def start_missing_processes() -> None:
     """Replace this process by as many as accelerate was asked for; returns if there is nothing to do."""
     try:

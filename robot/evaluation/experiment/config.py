@@ -17,9 +17,11 @@ class _Section(BaseModel):
 
 
 class Scale(StrEnum):
-    """How much of it is run: what answers the question, what fits an afternoon, and what only shows that it runs."""
+    """How much of it is run: all that was asked, the primary comparison alone, what fits an hour, and what only shows
+    that it runs."""
 
     FULL = "full"
+    PRIMARY = "primary"
     REDUCED = "reduced"
     TINY = "tiny"
 

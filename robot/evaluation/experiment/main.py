@@ -49,7 +49,8 @@ class Arguments:
     name: tyro.conf.Positional[str] = "joint-vs-action"
     """Name of a file in configs/experiments (joint-vs-action, lora), or a path."""
     scale: Scale = Scale.FULL
-    """full answers the question; reduced fits an afternoon; tiny only shows that everything runs."""
+    """full answers all of the question; primary its first comparison, in a few hours; reduced shows how the machinery
+    behaves; tiny only that everything runs."""
     report: bool = False
     """Run nothing: make table and figure from the results' rollouts.csv."""
     results: Path | None = None

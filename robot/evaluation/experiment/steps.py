@@ -1,8 +1,9 @@
 """What is to be run for an experiment at a scale, in order: commands, each with the file that says it is done."""
 
+import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.schema import load_task
@@ -110,14 +111,15 @@ def shared_steps(experiment: Experiment, scale: Scale, layout: Layout) -> Iterat
 
 def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) -> Iterator[Step]:
     """One run, from its demonstrations to its evaluation. The policy's configuration must be written before the last
-    step; see `served_checkpoint`."""
+    step; see `served_checkpoint`. Stages that an arm has in common with an earlier one are that one's."""
     size = experiment.scales[scale]
     start: Path | None = None
     for number, stage in enumerate(experiment.arms[run.arm]):
         data = run.condition if stage.data == CONDITION else stage.data
         manifest = layout.manifest(data, run.seed)
         yield Step(f"demonstrations {data!r}", _subset(experiment, data, manifest, run.seed), manifest)
-        out = layout.training(run, number)
+        owner = _trained_as(experiment, run, number)
+        out = layout.training(owner, number)
         settings = [
             f"data.sources.0.path={experiment.dataset}",
             f"data.sources.0.flow={layout.flow}",
@@ -129,7 +131,7 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) ->
             *stage.settings,
         ]
         yield Step(
-            f"{run.label}: training {number + 1}",
+            f"{owner.label}: training {number + 1}",
             _launch(
                 *("train", "--recipe", stage.recipe, "--out", str(out), "--json", str(out / "result.json")),
                 *("--steps", str(stage.steps[scale]), *_set(settings)),
@@ -139,9 +141,9 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) ->
         )
         start = out
         if stage.adapter:
-            start = layout.merged(run, number)
+            start = layout.merged(owner, number)
             yield Step(
-                f"{run.label}: merging the adapter",
+                f"{owner.label}: merging the adapter",
                 _launch("finetune", "merge", "--checkpoint", str(out), "--out", str(start), "--json", f"{start}.json"),
                 Path(f"{start}.json"),
             )
@@ -151,7 +153,8 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) ->
         _launch(
             *("evaluate", "--policy", f"{run.label}={layout.policy(run)}", "--tasks", *experiment.tasks),
             *("--trials", str(size.starts), "--seed", str(experiment.first_start)),
-            *("--latency", str(experiment.latency_s), "--output", str(evaluation), "--workers", "1"),
+            *("--latency", str(experiment.latency_s), "--output", str(evaluation)),
+            *("--workers", str(min(4, os.cpu_count() or 1))),
             *("--json", str(evaluation / "result.json")),
         ),
         evaluation / "result.json",
@@ -161,7 +164,14 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) ->
 def served_checkpoint(experiment: Experiment, layout: Layout, run: Run) -> Path:
     """The folder whose policy is evaluated: the last stage's run, or its merged adapter."""
     last = len(experiment.arms[run.arm]) - 1
-    return layout.merged(run, last) if experiment.arms[run.arm][last].adapter else layout.training(run, last)
+    owner = _trained_as(experiment, run, last)
+    return layout.merged(owner, last) if experiment.arms[run.arm][last].adapter else layout.training(owner, last)
+
+
+def _trained_as(experiment: Experiment, run: Run, number: int) -> Run:
+    """The run of the first arm whose stages up to this one are the same, and so are its weights."""
+    stages = experiment.arms[run.arm][: number + 1]
+    return replace(run, arm=next(arm for arm, its in experiment.arms.items() if its[: number + 1] == stages))
 
 
 def _subset(experiment: Experiment, data: str, manifest: Path, seed: int) -> tuple[str, ...]:

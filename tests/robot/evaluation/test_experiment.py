@@ -25,7 +25,7 @@ from robot.evaluation.experiment.analysis import (
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
 from robot.evaluation.experiment.main import ExperimentError, collect, execute, main
 from robot.evaluation.experiment.report import STAGES, analyse, read_rollouts, write_report, write_rollouts
-from robot.evaluation.experiment.steps import Layout, Run, Step, run_steps, runs, shared_steps
+from robot.evaluation.experiment.steps import Layout, Run, Step, run_steps, runs, served_checkpoint, shared_steps
 from robot.evaluation.trial import Outcome, Trial
 
 QUIET = Console(quiet=True)
@@ -73,6 +73,20 @@ def test_adapters_start_from_the_base_before_them_and_learn_the_third_task() -> 
     assert argument(subset, "--most") == "30"
     assert "Put the tape on the plate" in subset.command
     assert any(s.command[2:3] == ("merge",) for s in steps)
+
+
+def test_arms_that_begin_alike_share_the_run_that_they_begin_with() -> None:
+    experiment, layout = load_experiment("lora"), Layout(Path("w"))
+    condition = "30 of the third"
+    joint, other = (
+        training_steps(experiment, Run(arm, condition, 1)) for arm in ("joint-base", "joint-base-action-loss")
+    )
+    (action, _) = training_steps(experiment, Run("action-base", condition, 1))
+    assert other[0] == joint[0] != action
+    assert other[1].done != joint[1].done
+    assert argument(other[1], "--init") == argument(joint[0], "--out")
+    served = [served_checkpoint(experiment, layout, Run(arm, condition, 1)) for arm in experiment.arms]
+    assert len(set(served)) == len(experiment.arms)
 
 
 def test_every_arm_of_a_seed_is_run_before_the_next_seed(experiment: Experiment) -> None:
