@@ -56,7 +56,7 @@ class FlowEncoding:
     def scale_px(self, flow: Tensor) -> Tensor:
         """The flow that each image saturates at, (..., 1, 1, 1) pixels."""
         if self.kind is EncodingKind.HSV_P99:
-            length = _without_noise(flow, self.dead_band_px).norm(dim=-3).flatten(-2)
+            length = _length(_without_noise(flow, self.dead_band_px)).flatten(-3)
             return length.quantile(0.99, dim=-1).clamp(min=VIEW_FLOOR_PX)[..., None, None, None]
         return flow.new_full((*flow.shape[:-3], 1, 1, 1), self.norm_px)
 
@@ -66,7 +66,7 @@ class FlowEncoding:
         if self.kind is EncodingKind.SQRT_XY:
             xy = flow.sign() * (flow.abs() / self.norm_px).sqrt()
             return torch.cat([xy, xy.mean(dim=-3, keepdim=True)], dim=-3)
-        saturation = (flow.norm(dim=-3, keepdim=True) / self.scale_px(flow)).clamp(max=1.0)
+        saturation = (_length(flow) / self.scale_px(flow)).clamp(max=1.0)
         if self.kind is EncodingKind.HSV_P99:
             saturation = saturation**self.gamma
         return 2.0 * _hue_to_rgb(_hue(flow), saturation) - 1.0
@@ -93,10 +93,10 @@ class FlowEncoding:
 
     def clip_fraction(self, flow: Tensor) -> Tensor:
         """Of the pixels that move, the share (...) that moves too far to be told apart; 0 where nothing moves."""
-        length = flow.float().norm(dim=-3)
+        length = _length(flow.float())
         moving = length >= max(self.dead_band_px, 1e-6)
-        clipped = length > self.scale_px(flow)[..., 0, :, :]
-        return (moving & clipped).flatten(-2).sum(-1) / moving.flatten(-2).sum(-1).clamp(min=1)
+        clipped = length > self.scale_px(flow)
+        return (moving & clipped).flatten(-3).sum(-1) / moving.flatten(-3).sum(-1).clamp(min=1)
 
 
 def view_scale_px(flow: Tensor) -> float:
@@ -114,7 +114,12 @@ def view(flow: Tensor) -> Tensor:
 
 
 def _without_noise(flow: Tensor, dead_band_px: float) -> Tensor:
-    return torch.where(flow.norm(dim=-3, keepdim=True) < dead_band_px, 0.0, flow)
+    return torch.where(_length(flow) < dead_band_px, 0.0, flow)
+
+
+def _length(flow: Tensor) -> Tensor:
+    """(..., 2, H, W) to (..., 1, H, W). `Tensor.norm` over two values takes ten times as long."""
+    return torch.hypot(flow[..., 0:1, :, :], flow[..., 1:2, :, :])
 
 
 def _hue(flow: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from policy_server.training.recipe import OptimizerConfig, OptimizerKind
 def test_the_direction_has_singular_values_near_one(rows: int, columns: int, seed: int) -> None:
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     spectrum = torch.linalg.svdvals(matrix)
-    found = torch.linalg.svdvals(orthogonal(matrix))
+    found = torch.linalg.svdvals(orthogonal(matrix[None])[0])
     known = spectrum > 0.05 * spectrum.norm()  # what is tiny beside the rest is not brought up in five iterations
     assert (found[known] > 0.6).all()
     assert (found < 1.3).all()
@@ -21,8 +21,38 @@ def test_the_direction_has_singular_values_near_one(rows: int, columns: int, see
 def test_the_direction_keeps_the_singular_vectors() -> None:
     matrix = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    core = u.T @ orthogonal(matrix) @ vh.T
+    core = u.T @ orthogonal(matrix[None])[0] @ vh.T
     assert (core - torch.diag(core.diagonal())).abs().max() < 0.05
+
+
+def written_out(matrix: torch.Tensor) -> torch.Tensor:
+    """Five plain iterations in double precision."""
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x
+
+
+@settings(max_examples=25)
+@given(st.integers(2, 48), st.integers(2, 48), st.integers(1, 48), st.integers(0, 10_000))
+def test_matrices_of_any_shape_and_rank_together_get_the_iterations_written_out(
+    rows: int, columns: int, rank: int, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    matrices = torch.randn(3, rows, rank, generator=random) @ torch.randn(3, rank, columns, generator=random)
+    for matrix, found in zip(matrices, orthogonal(matrices), strict=True):
+        assert torch.allclose(found.double(), written_out(matrix), atol=1e-4)
+
+
+def test_a_matrix_without_a_gradient_does_not_move() -> None:
+    weights = [torch.nn.Parameter(torch.eye(4)) for _ in range(3)]
+    optimizer = Muon([{"params": weights, "muon": True}], lr=0.1, betas=(0.9, 0.95), eps=1e-8)
+    weights[0].grad, weights[2].grad = torch.ones(4, 4), 2.0 * torch.ones(4, 4)
+    optimizer.step()
+    assert torch.equal(weights[1].detach(), torch.eye(4))
+    assert not torch.equal(weights[0].detach(), torch.eye(4))
+    assert torch.allclose(weights[0], weights[2], atol=1e-6)  # the direction has no size
 
 
 def test_an_update_is_as_large_as_adams() -> None:
