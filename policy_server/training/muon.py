@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
                     self._adam_step(parameter, group)
 
     def _orthogonal_step(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> None:
-        """Matrices of one shape go through the iterations together: small ones are too little work for several cores."""
+        """Matrices of one shape go through the iterations together: one small matrix is no work for several cores."""
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter in parameters:
             state, gradient = self.state[parameter], parameter.grad
