@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from robot.priority import DRAWING_PRIORITY, prefer_threads_of
 from robot.processes import Child, ChildFailedError
 
 READY_S = 180.0
@@ -23,6 +24,11 @@ class Served(Protocol):
 
     def wait_until_ready(self, stop: threading.Event) -> None:
         """Return when it answers, or ``stop`` is set. Raises `ChildFailedError` when it ends or takes too long."""
+        ...
+
+    def prefer(self) -> None:
+        """Have it run before ordinary processes. A policy server is a PC of its own; where it shares the processor with
+        devices and the 15 Hz loop, which are preferred, it would get what they leave."""
         ...
 
 
@@ -44,6 +50,10 @@ class RunningServer:
 
     def wait_until_ready(self, stop: threading.Event) -> None:
         """It is up to its owner; a client that can't connect says so."""
+        return
+
+    def prefer(self) -> None:
+        """Where and how it runs is up to its owner."""
         return
 
 
@@ -85,6 +95,11 @@ class PolicyProcess:
         """Raise `ChildFailedError` if it has ended."""
         if self._child is not None:
             self._child.check()
+
+    def prefer(self) -> None:
+        """See `Served`; only threads that it has now, so call it once it is ready."""
+        if self._child is not None:
+            prefer_threads_of(self._child.pid, priority=DRAWING_PRIORITY)
 
     def wait_until_ready(self, stop: threading.Event) -> None:
         """Return when it answers, or ``stop`` is set. Raises `ChildFailedError` when it ends or takes too long."""

@@ -1,7 +1,8 @@
 """The 15 Hz client: one episode of a policy on a rig.
 
-Each tick, on an absolute deadline: assemble an observation, perhaps ask for a chunk, take a chunk that has come, hand
-its waypoints to robotd, note what happened. Nothing in a tick waits for a camera, for the policy server or for a disk.
+Each tick, on an absolute deadline: assemble an observation, perhaps ask for a chunk, note what happened. A chunk is
+handed to robotd when it comes, which may be between ticks. Ticks begin shortly after pictures do. Nothing in a tick
+waits for a camera, for the policy server or for a disk.
 
 Whatever ends the episode goes through one path: robotd is told to hold, which decelerates the arm. While the episode
 runs, the arm also stops by itself when chunks stop coming, since waypoints expire with their chunk.
@@ -23,6 +24,7 @@ from robot.faults import Fault
 from robot.motion.waypoints import Waypoints
 from robot.priority import CLIENT_PRIORITY, prefer_all_threads
 from robot.ring import Sample
+from robot.rollout.alignment import after_frames
 from robot.rollout.chunks import ChunkScheduler
 from robot.rollout.observation import Observation, ObservationReader, Rejection
 from robot.rollout.pacing import Pacing
@@ -42,6 +44,8 @@ BLIND_FOR_S = 10.0
 MAX_REFUSED_CHUNKS = 10
 """So many chunks in a row that the guard refused whole, and the policy is taken for unusable on this rig."""
 STATE_LIMIT_NS = seconds_to_ns(0.5)
+REST_BEFORE_TICK_NS = seconds_to_ns(0.004)
+"""Closer than this to the next tick, a chunk is left to it: the tick is to be on time."""
 _LOG = logging.getLogger("rollout")
 
 
@@ -64,6 +68,12 @@ class EndReason(Enum):
     def aborted(self) -> bool:
         """True when the episode says nothing about the policy."""
         return self not in (EndReason.SUCCESS, EndReason.TIME_LIMIT, EndReason.GUARD, EndReason.COLLISION)
+
+    @property
+    def in_order(self) -> bool:
+        """False where no verdict on the scene makes it a success: an arm that hits the table on its way back from a
+        task that is done has failed."""
+        return self in (EndReason.SUCCESS, EndReason.TIME_LIMIT)
 
 
 class WaypointReply(Protocol):
@@ -148,6 +158,7 @@ class RolloutLoop:
         self._frame_age_ms: float | None = None
         self._end: EpisodeEnd | None = None
         self._ticker: Ticker | None = None
+        self._taken: tuple[ChunkRecord | None, Failure | None] = (None, None)
 
     @property
     def period_s(self) -> float:
@@ -161,11 +172,11 @@ class RolloutLoop:
         gc.collect()
         gc.freeze()
         gc.disable()
-        start_ns = self._clock.now_ns()
+        start_ns = after_frames(self._observations, self._clock, tick_ns=self._period_ns)
         # A picture or a reply from before the episode is no part of it.
         self.scheduler.forget_path(start_ns)
         paused_before_ns = self._pacing.paused_ns(start_ns)
-        ticker = self._ticker = Ticker(self._period_ns, self._clock, start_ns=start_ns)
+        ticker = self._ticker = Ticker(self._period_ns, self._clock, start_ns=start_ns, sleep=self._sleep_until)
         try:
             while self._end is None:
                 deadline_ns = ticker.wait()
@@ -179,6 +190,7 @@ class RolloutLoop:
                     self._finish(EndReason.SUCCESS, "")
                 else:
                     self._tick(deadline_ns, wake_ns)
+                self._write_what_is_left(deadline_ns, wake_ns)
         except RobotdError as error:
             self._finish(EndReason.REFUSED_BY_ROBOTD, str(error))
         finally:
@@ -203,7 +215,7 @@ class RolloutLoop:
         )
 
     def _tick(self, deadline_ns: int, wake_ns: int) -> None:
-        self._note = self._frame_age_ms = None
+        self._frame_age_ms = None
         state = self._observations.state()
         if state is None or wake_ns - state.receive_ns > STATE_LIMIT_NS:
             self._finish(EndReason.ROBOTD_LOST, "its state ring stands still")
@@ -213,7 +225,8 @@ class RolloutLoop:
             self._finish(EndReason.COLLISION if fault == Fault.COLLISION else EndReason.FAULT, f"fault {fault}")
             return
         seen = self._observations.read(wake_ns)
-        chunk, failure = self._take_chunk(state)
+        chunk, failure = self._taken if self._taken != (None, None) else self._take_chunk(state)
+        self._taken = (None, None)
         self._watch_sight(seen, wake_ns)
         if isinstance(seen, Observation):
             self._ask(seen, wake_ns)
@@ -221,6 +234,25 @@ class RolloutLoop:
             self.scheduler.tick(self._clock.now_ns())
         if self._link.state is LinkState.REFUSED:
             self._finish(EndReason.POLICY_CHANGED, failure.text if failure else "")
+        self._write(deadline_ns, wake_ns, state=state, seen=seen, chunk=chunk, failure=failure)
+
+    def _sleep_until(self, deadline_ns: int) -> None:
+        """To the next tick; a chunk that comes on the way is followed at once: it does not get better by waiting."""
+        latest_ns = deadline_ns - REST_BEFORE_TICK_NS
+        if self._link.state is LinkState.WAITING and self._taken == (None, None):
+            came = self._link.wait(timeout_s=(latest_ns - self._clock.now_ns()) / NS_PER_S)
+            state = self._observations.state() if came and self._clock.now_ns() < latest_ns else None
+            if state is not None and state.value["machine_state"] != MachineState.FAULT:
+                self._taken = self._take_chunk(state)
+        self._clock.sleep_until_ns(deadline_ns)
+
+    def _write_what_is_left(self, deadline_ns: int, wake_ns: int) -> None:
+        """A chunk that came just before the tick that ended the episode was followed, too."""
+        if self._taken == (None, None) or (state := self._observations.state()) is None:
+            return
+        chunk, failure = self._taken
+        self._taken = (None, None)
+        seen = self._observations.read(wake_ns)
         self._write(deadline_ns, wake_ns, state=state, seen=seen, chunk=chunk, failure=failure)
 
     def _take_chunk(self, state: Sample) -> tuple[ChunkRecord | None, Failure | None]:
@@ -364,6 +396,7 @@ class RolloutLoop:
             followed_observation_ns=int(value["source_id"]),
             note=self._note,
         )
+        self._note = None
         self._log.write(record)
         if self._recording is not None:
             self._recording.tick(record, self.scheduler, state=value, seen=seen)
@@ -381,11 +414,10 @@ class RolloutLoop:
 
     def _collect(self, ticker: Ticker, start_ns: int) -> None:
         statistics = self.statistics
-        statistics.ticks = ticker.statistics.ticks
+        statistics.ticks = len(statistics.work_ms)
         statistics.missed_ticks = ticker.statistics.missed
         statistics.periods_ns = list(ticker.statistics.periods_ns)
         statistics.seconds = (self._clock.now_ns() - start_ns) / NS_PER_S
-        statistics.ticks = max(0, statistics.ticks - 1)  # the last one only saw that the episode is over
 
 
 def wait_until_still(observations: ObservationReader, *, timeout_s: float = 3.0, speed_rad_s: float = 0.02) -> bool:

@@ -104,7 +104,8 @@ class EpisodeRunner:
                 self._recorded.close(aborted=end.reason.name.lower() if end.reason.aborted else "")
         self._telemetry.tell(phase=Phase.VERDICT.value, ended=end.reason.value, detail=end.detail)
         wait_until_still(self._observations)
-        success, progress = self._trials.end(stop=self._stop)
+        verdict, progress = self._trials.end(stop=self._stop)
+        success = verdict and end.reason.in_order
         if self._recorded is not None and not end.reason.aborted:
             self._recorded.label(success=success)
         result = self._result(
@@ -112,7 +113,7 @@ class EpisodeRunner:
             seed=seed,
             end=end,
             loop=loop,
-            success=success and not end.reason.aborted,
+            success=success,
             progress=progress,
             counted_before=counted_before,
             film=film,

@@ -220,6 +220,11 @@ class PolicyLink:
         with self._condition:
             return self._outcomes.popleft() if self._outcomes else None
 
+    def wait(self, *, timeout_s: float) -> bool:
+        """Wait until `poll` has something to give; False if it has not in time."""
+        with self._condition:
+            return self._condition.wait_for(lambda: bool(self._outcomes), timeout=max(0.0, timeout_s))
+
     def close(self) -> None:
         """End the thread, also out of a request that hangs."""
         self._stop.set()
@@ -291,6 +296,7 @@ class PolicyLink:
         with self._condition:
             self._outcomes.append(outcome)
             self._state = state
+            self._condition.notify_all()
         if isinstance(outcome, Failure) and not self._stop.is_set():
             _LOG.warning("no chunk: %s", outcome.text)
 

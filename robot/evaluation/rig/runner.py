@@ -128,6 +128,7 @@ def run_on_rig(
             servers[name] = exits.enter_context(serving(wanted.policies[name], log_path=logs / f"server-{name}.log"))
         for server in servers.values():
             server.wait_until_ready(stop)
+            server.prefer()
         plan = open_plan(folder, replace(wanted, digests={name: _digest(s.url) for name, s in servers.items()}))
         exits.enter_context(Station(plan.rig, log_dir=logs))  # one for all trials; each rollout finds it running
         total = len(plan.trials())

@@ -82,6 +82,7 @@ class Arm:
     refuse: bool = False
     lease_lost: bool = False
     sent: list[Waypoints] = field(default_factory=list)
+    sent_ns: list[int] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
     def send_waypoints(self, waypoints: Waypoints) -> WaypointReply:
@@ -91,6 +92,7 @@ class Arm:
         if self.refuse:
             return WaypointReply(0, 0, {"jump": 1}, "joint 1 is 0.5 rad away")
         self.sent.append(waypoints)
+        self.sent_ns.append(time.monotonic_ns())
         return WaypointReply(len(waypoints), 0, {}, "")
 
     def hold(self) -> None:
@@ -163,10 +165,19 @@ def test_chunks_become_waypoints_and_every_tick_is_written_down(run: Run, make_s
     assert any(step["action"] is not None for step in steps)
 
 
+def test_a_chunk_is_followed_when_it_comes_and_not_at_the_next_tick(run: Run, make_server: Callable[..., Any]) -> None:
+    arm = Arm()
+    _, _, steps = run(make_server(delay_s=0.03), arm, 3.0)
+    ticks_ns = np.array([step["deadline_ns"] for step in steps])
+    after_tick_ms = [(sent - ticks_ns[ticks_ns <= sent].max()) / 1e6 for sent in arm.sent_ns]
+    assert float(np.median(after_tick_ms)) > 25.0, "at a tick it would be a few milliseconds"
+    assert sum(step["chunk"] is not None for step in steps) == len(arm.sent), "the next tick writes it down"
+
+
 def test_sync_mode_asks_only_after_the_chunk_has_been_carried_out(run: Run, make_server: Callable[..., Any]) -> None:
     arm = Arm()
     run(make_server(), arm, 2.5, mode=ExecutionMode.SYNC)
-    assert 3 <= len(arm.sent) <= 5
+    assert 3 <= len(arm.sent) <= 6, "six of its actions are carried out before the next is asked for"
     for early, late in zip(arm.sent, arm.sent[1:], strict=False):
         assert late.source_id >= early.expiry_ns
         assert late.t_ns[0] > early.expiry_ns
@@ -273,6 +284,7 @@ def test_running_into_something_is_the_policys_failure(run: Run, make_server: Ca
     end, _, _ = run(make_server(), Arm(), 10.0)
     assert end.reason is EndReason.COLLISION
     assert not end.reason.aborted
+    assert not end.reason.in_order, "whatever the scene looks like afterwards"
 
 
 def test_losing_the_lease_ends_the_episode_with_robotds_words(run: Run, make_server: Callable[..., Any]) -> None:
