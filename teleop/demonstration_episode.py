@@ -24,7 +24,7 @@ from robot.twin.optics import CameraName
 from robot.twin.props import Prop
 from robot.twin.scene_state import SceneState
 from robot.twin.success import Flaw
-from teleop.demonstration_plan import DemonstrationPlan, Kick, draw_plan
+from teleop.demonstration_plan import LEAD_LATENCIES_S, DemonstrationPlan, Kick, draw_plan
 
 TIME_LIMIT_S = 16.0
 AFTER_SUCCESS_TICKS = 6
@@ -65,11 +65,19 @@ Leader = Callable[[TwinEnv, DemonstrationPlan], VirtualPolicy]
 
 
 def demonstrate(
-    env: TwinEnv, seed: int, *, prop: Prop, height: int, width: int, leader: Leader | None = None
+    env: TwinEnv,
+    seed: int,
+    *,
+    prop: Prop,
+    height: int,
+    width: int,
+    leader: Leader | None = None,
+    lead_latencies_s: Sequence[float] = LEAD_LATENCIES_S,
 ) -> Demonstration:
-    """The demonstration of that seed, with pictures of ``height`` x ``width`` px from both cameras."""
+    """The demonstration of that seed, with pictures of ``height`` x ``width`` px from both cameras; with a ``leader``
+    the correction of a policy whose chunks come late by one of those latencies."""
     env.reset(seed, prop)
-    plan = draw_plan(seed, prop=prop, layout=env.sim.layout, led=leader is not None)
+    plan = draw_plan(seed, prop=prop, layout=env.sim.layout, lead_latencies_s=lead_latencies_s if leader else ())
     env.reset(seed, prop, start=plan.start)
     parts, left_ticks, success = [Part()], AFTER_SUCCESS_TICKS, False
     flaws: tuple[Flaw, ...] = ()

@@ -4,6 +4,7 @@ All of it is drawn from the demonstration's seed. Most demonstrations begin some
 are disturbed half-way, so that a policy sees how to get back from where it should not be.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,6 +19,8 @@ from robot.twin.props import PROP_SHAPES, Prop
 from robot.twin.sim import START_JOINTS_RAD, ArmStart
 
 MAX_YAW_RAD = 0.25
+LEAD_LATENCIES_S = (0.0, 0.05, 0.1, 0.2)
+"""How late the chunks of a policy that leads may come."""
 _SPEED_FACTORS = (0.80, 1.10)
 _SPEED_NOISE_M_S = (0.0, 0.010)
 _HOME_JITTER_RAD = 0.02
@@ -32,7 +35,6 @@ _KICK_TICKS = (3, 7)
 _KICK_SPEED_M_S = (0.08, 0.25)
 _FUMBLE_SHARE = 0.2
 _LEAD_TICKS = (6, 130)
-_LEAD_LATENCIES_S = (0.0, 0.05, 0.1, 0.2)
 _STREAM = 21
 _TRIES = 200
 
@@ -84,20 +86,20 @@ class DemonstrationPlan:
     lead: Lead | None = None
 
 
-def draw_plan(seed: int, *, prop: Prop, layout: Layout, led: bool = False) -> DemonstrationPlan:
-    """The demonstration of that seed in a scene with that layout; with `led`, the correction of a policy, which begins
-    where a rollout does and is not disturbed by anything else."""
+def draw_plan(seed: int, *, prop: Prop, layout: Layout, lead_latencies_s: Sequence[float] = ()) -> DemonstrationPlan:
+    """The demonstration of that seed in a scene with that layout; with latencies, one of which is drawn, the correction
+    of a policy, which begins where a rollout does and is not disturbed by anything else."""
     random = np.random.default_rng([seed, _STREAM])
     kind = list(_START_SHARES)[int(random.choice(len(_START_SHARES), p=list(_START_SHARES.values())))]
-    kind = StartKind.HOME if led else kind
+    kind = StartKind.HOME if lead_latencies_s else kind
     teacher = ExpertOptions(
         speed_factor=random.uniform(*_SPEED_FACTORS),
         speed_noise_m_s=random.uniform(*_SPEED_NOISE_M_S),
         max_yaw_rad=MAX_YAW_RAD,
     )
     start = _draw_start(random, kind, layout)
-    if led:
-        lead = Lead(int(random.integers(*_LEAD_TICKS)), float(random.choice(_LEAD_LATENCIES_S)))
+    if lead_latencies_s:
+        lead = Lead(int(random.integers(*_LEAD_TICKS)), float(random.choice(lead_latencies_s)))
         return DemonstrationPlan(seed, prop, kind, start, teacher, (), lead)
     kicks = _draw_kicks(random) if random.random() < _KICKED_SHARE else ()
     return DemonstrationPlan(seed, prop, kind, start, teacher, kicks)

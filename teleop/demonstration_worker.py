@@ -24,7 +24,7 @@ from robot.twin.env import TwinEnv
 from robot.twin.props import Prop
 from robot.twin.variation import VariationRange
 from teleop.demonstration_episode import TIME_LIMIT_S, Demonstration, Leader, demonstrate
-from teleop.demonstration_plan import DemonstrationPlan
+from teleop.demonstration_plan import LEAD_LATENCIES_S, DemonstrationPlan
 
 CONNECT_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 120.0
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, required=True, help="of the pictures, px")
     parser.add_argument("--rig", default="twin", help="whose timing a policy that leads is run with")
     parser.add_argument("--lead", metavar="ADDRESS", help="policy server whose policy moves the arm first")
+    parser.add_argument("--lead-latency", nargs="+", type=float, default=LEAD_LATENCIES_S, help="of its chunks, s")
     options = parser.parse_args(arguments)
     props = [Prop.from_label(label) for label in options.tasks]
     with ExitStack() as stack:
@@ -51,7 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
         while not stop.is_set():
             if not (options.spool / f"{seed}.json").exists():
                 prop = props[seed % len(props)]
-                found = demonstrate(env, seed, prop=prop, height=options.height, width=options.width, leader=leader)
+                found = demonstrate(
+                    env,
+                    seed,
+                    prop=prop,
+                    height=options.height,
+                    width=options.width,
+                    leader=leader,
+                    lead_latencies_s=options.lead_latency,
+                )
                 save(found, options.spool)
             seed += options.stride
     return 0

@@ -36,6 +36,7 @@ from robot.recording.dataset.statistics import PictureHistogram
 from robot.recording.recorder import software_version
 from robot.twin.optics import CameraName, intrinsics
 from robot.twin.sights import SCENES_PATH, write_records
+from teleop.demonstration_plan import LEAD_LATENCIES_S
 
 MANIFEST_NAME = "demonstrations.jsonl"
 EXIT_STOPPED = 130
@@ -62,6 +63,8 @@ class Arguments:
     lead: Annotated[str | None, tyro.conf.arg(metavar="POLICY")] = None
     """Corrections instead: this policy (a configuration, a run's folder, or ws://HOST:PORT) moves the arm for up to
     nine seconds, and the teacher goes on from wherever it got to. Only the teacher is recorded."""
+    lead_latency: tuple[float, ...] = LEAD_LATENCIES_S
+    """Seconds that the chunks of the policy that leads come late, one of them drawn for each correction."""
     height: int = 216
     """Height of the pictures, px; they are as wide as the rig's cameras are for their height."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -105,7 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(options: Arguments, *, stop: threading.Event, console: Console) -> list[Made]:
-    """Make what is missing; returns what became of every seed so far. Raises `DatasetError`, `ChildFailedError`."""
+    """Make what is missing; returns what became of every seed so far. Raises `ConfigError`, `DatasetError`,
+    `ChildFailedError`."""
+    if not options.lead_latency or not all(0.0 <= late_s <= 1.0 for late_s in options.lead_latency):
+        raise ConfigError("--lead-latency: expected one or more numbers from 0 to 1 (seconds)")
     rig = load_rig(options.rig)
     if rig.twin is None:
         raise ConfigError(f"--rig {options.rig}: expected a simulated rig, this one is real; use launch/collect")
@@ -124,7 +130,8 @@ def run(options: Arguments, *, stop: threading.Event, console: Console) -> list[
         if options.lead is not None:
             policy = stack.enter_context(serving(options.lead, log_path=spool / "policy.log"))
             policy.wait_until_ready(stop)
-            leading = ("--lead", policy.url, "--rig", options.rig)
+            latencies = map(str, options.lead_latency)
+            leading = ("--lead", policy.url, "--rig", options.rig, "--lead-latency", *latencies)
         workers = [
             Child(
                 f"demonstration worker {number}",

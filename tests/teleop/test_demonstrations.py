@@ -27,7 +27,7 @@ from robot.twin.sim import TwinSim
 from teleop.demonstration_episode import demonstrate
 from teleop.demonstration_plan import MAX_YAW_RAD, DemonstrationPlan, StartKind, draw_plan
 from teleop.demonstration_worker import save
-from teleop.demonstrations import MANIFEST_NAME, Arguments, Made, commit, dataset_spec, read_manifest, run
+from teleop.demonstrations import MANIFEST_NAME, Arguments, Made, commit, dataset_spec, main, read_manifest, run
 
 PLAN = RolloutPlan(rig="twin", tasks=(), episodes=1, server="", mode=ExecutionMode.ASYNC, output=Path())
 
@@ -84,6 +84,23 @@ class Wanderer:
         joints = observation["observation/joint_position"]
         turned = joints + np.outer(np.arange(1, 16) * 0.01, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
         return Reply(np.column_stack([turned, np.ones(15)]), 0, observation_time_ns, 0, 0, 1.0, 1.0, None)
+
+
+def test_a_correction_has_one_of_the_latencies_asked_for_and_an_own_demonstration_none() -> None:
+    layout = draw_layout(np.random.default_rng(1))
+    leads = [draw_plan(seed, prop=Prop.CUP, layout=layout, lead_latencies_s=(0.2, 0.3)).lead for seed in range(40)]
+    assert {lead.latency_s for lead in leads if lead is not None} == {0.2, 0.3}
+    assert None not in leads
+    assert draw_plan(3, prop=Prop.CUP, layout=layout).lead is None
+
+
+@pytest.mark.parametrize("latencies", [["-0.1"], ["0.2", "1.5"], ["nan"]])
+def test_an_impossible_latency_is_refused(
+    latencies: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--output", str(tmp_path / "d"), "--lead", "nano", "--lead-latency", *latencies]) == 1
+    assert not (tmp_path / "d").exists()
+    assert "--lead-latency: expected" in capsys.readouterr().err
 
 
 def test_a_policy_that_leads_is_corrected_but_never_recorded() -> None:
