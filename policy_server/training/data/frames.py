@@ -18,6 +18,10 @@ from policy_server.training.data.video import VideoPool
 
 Progress = Callable[[int, int], None]
 
+_ONE_HEADER = threading.Lock()
+"""NumPy has Python parse a file's header, and Python 3.11 may raise SystemError when two threads parse at once (cpython
+issue 106905)."""
+
 
 class FrameSource:
     """Frames of a data set's cameras, turned if they are stored upside down, resized and padded to a square.
@@ -89,7 +93,8 @@ class FrameSource:
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
-        mapped = np.load(path, mmap_mode="r")
+        with _ONE_HEADER:
+            mapped = np.load(path, mmap_mode="r")
         if mapped.shape != shape:
             raise DatasetError(f"{path}: expected frames {shape}, found {mapped.shape}; remove the file")
         self._cached[camera] = mapped

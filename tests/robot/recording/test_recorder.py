@@ -48,6 +48,7 @@ def wait_until_closed(client: RecorderClient, *, timeout_s: float = 10.0) -> str
     return str(client.status().last_label)
 
 
+@pytest.mark.realtime
 def test_an_episode_holds_all_that_was_published_while_it_lasted(recorder: Child, raw: Path) -> None:
     with RecorderClient("small") as client:
         episode_id = client.start_episode(REQUEST)
