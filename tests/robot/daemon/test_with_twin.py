@@ -11,6 +11,7 @@ from robot.daemon.client import RobotClient
 from robot.daemon.errors import AcknowledgeError
 from robot.faults import Fault
 from robot.processes import Child
+from robot.rollout.trials import TwinTrials
 from robot.runtime import ring_name
 from robot.state import GripperStatus, MachineState
 from robot.twin.control import TwinControl, TwinFault
@@ -71,3 +72,16 @@ def test_the_twins_arm_follows_is_stopped_by_its_faults_and_comes_back(twin, ram
     process.kill()
     assert eventually(lambda: client.state().machine_state is MachineState.FAULT)
     assert client.status().fault in (Fault.DASHBOARD_LOST, Fault.FEEDBACK_STALE)
+
+
+def test_after_a_fault_a_simulated_rig_is_made_ready_without_a_person(twin, eventually):
+    client, control, _ = twin
+    client.move_to(np.array(client.rig.start.joints_rad) + [0.2, 0, 0, 0, 0, 0], gripper=1.0)
+    with TwinTrials(client.rig) as trials:
+        for fault, values in ((TwinFault.COLLISION, {}), (TwinFault.FEEDBACK_SILENT, {"on": True})):
+            control.fault(fault, **values)
+            assert eventually(lambda: client.state().machine_state is MachineState.FAULT)
+            control.mend()
+            assert trials.recover(client)
+            assert eventually(lambda: client.state().machine_state is MachineState.READY)
+            assert client.state().joints_rad == pytest.approx(client.rig.start.joints_rad, abs=0.02)
