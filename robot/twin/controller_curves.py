@@ -15,7 +15,7 @@ import numpy as np
 
 from robot.motion.rotations import Array, make_pose, rotation_from_vector, vector_from_rotation
 
-_SAMPLES_PER_SEGMENT = 24
+_SAMPLES_PER_SEGMENT = 96
 _FLAT_M = 1e-5
 """Height of a triangle below which its corners count as being on one line."""
 _CLOSE_M = 1e-6
@@ -122,7 +122,7 @@ class Spline:
             [np.linspace(begin, end, _SAMPLES_PER_SEGMENT, endpoint=False) for begin, end in pairwise(self._knots)]
             + [self._knots[-1:]]
         )
-        steps = np.linalg.norm(np.diff([self._position(at) for at in fine], axis=0), axis=1)
+        steps = np.linalg.norm(np.diff(self._positions(fine), axis=0), axis=1)
         self._parameters, self._lengths = fine, np.concatenate([[0.0], np.cumsum(steps)])
 
     @property
@@ -139,18 +139,19 @@ class Spline:
         segment = self._segment(at)
         within = (at - self._knots[segment]) / (self._knots[segment + 1] - self._knots[segment])
         rotation = self._rotations[segment] @ rotation_from_vector(within * self._turns[segment])
-        return make_pose(self._position(at), rotation=rotation)
+        return make_pose(self._positions(np.array([at]))[0], rotation=rotation)
 
     def _segment(self, at: float) -> int:
         return min(int(np.searchsorted(self._knots, at, side="right")) - 1, len(self._turns) - 1)
 
-    def _position(self, at: float) -> Array:
-        segment = self._segment(at)
-        width = self._knots[segment + 1] - self._knots[segment]
-        after = (at - self._knots[segment]) / width
+    def _positions(self, at: Array) -> Array:
+        """At parameters (n,): (n, 3)."""
+        segment = np.clip(np.searchsorted(self._knots, at, side="right") - 1, 0, len(self._turns) - 1)
+        width = (self._knots[segment + 1] - self._knots[segment])[:, None]
+        after = (at - self._knots[segment])[:, None] / width
         before = 1.0 - after
         bend = (before**3 - before) * self._bends[segment] + (after**3 - after) * self._bends[segment + 1]
-        return before * self._points[segment] + after * self._points[segment + 1] + bend * width**2 / 6.0
+        return np.asarray(before * self._points[segment] + after * self._points[segment + 1] + bend * width**2 / 6.0)
 
 
 def _natural_bends(knots: Array, points: Array) -> Array:

@@ -76,7 +76,7 @@ def test_the_twins_arm_follows_is_stopped_by_its_faults_and_comes_back(twin, ram
 
 def test_after_a_fault_a_simulated_rig_is_made_ready_without_a_person(twin, eventually):
     client, control, _ = twin
-    client.move_to(np.array(client.rig.start.joints_rad) + [0.2, 0, 0, 0, 0, 0], gripper=1.0)
+    client.move_to(np.add(client.rig.start.joints_rad, [0.2, 0, 0, 0, 0, 0]), gripper=1.0)
     with TwinTrials(client.rig) as trials:
         for fault, values in ((TwinFault.COLLISION, {}), (TwinFault.FEEDBACK_SILENT, {"on": True})):
             control.fault(fault, **values)

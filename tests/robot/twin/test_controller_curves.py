@@ -4,7 +4,7 @@ from math import pi
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from robot.arm.protocol import RobotMode
@@ -207,7 +207,11 @@ def test_arcs_begin_and_end_where_they_should_and_pass_the_middle_point(start, v
     assert circle.length_m == pytest.approx(6 * pi * np.linalg.norm(start[:3, 3] - arc.center))
 
 
+SHARP_TURNS = ((0.0, 0.0, 0.0), (-0.5, 0.0, 0.25), (0.5, 0.0, 0.0), (0.0, 0.25, 0.5))
+
+
 @given(knots=st.lists(poses, min_size=2, max_size=6))
+@example(knots=[make_pose(np.array(at), rotation=np.eye(3)) for at in SHARP_TURNS])
 def test_splines_pass_all_their_points_at_an_even_pace(knots) -> None:
     try:
         spline = Spline(knots)
