@@ -136,17 +136,17 @@ class Spline:
     def pose(self, share: float) -> Array:
         """See `Curve.pose`."""
         at = float(np.interp(share * self._lengths[-1], self._lengths, self._parameters))
-        segment = self._segment(at)
+        segment = int(self._segments(np.array([at]))[0])
         within = (at - self._knots[segment]) / (self._knots[segment + 1] - self._knots[segment])
         rotation = self._rotations[segment] @ rotation_from_vector(within * self._turns[segment])
         return make_pose(self._positions(np.array([at]))[0], rotation=rotation)
 
-    def _segment(self, at: float) -> int:
-        return min(int(np.searchsorted(self._knots, at, side="right")) - 1, len(self._turns) - 1)
+    def _segments(self, at: Array) -> Array:
+        return np.minimum(np.searchsorted(self._knots, at, side="right") - 1, len(self._turns) - 1)
 
     def _positions(self, at: Array) -> Array:
         """At parameters (n,): (n, 3)."""
-        segment = np.clip(np.searchsorted(self._knots, at, side="right") - 1, 0, len(self._turns) - 1)
+        segment = self._segments(at)
         width = (self._knots[segment + 1] - self._knots[segment])[:, None]
         after = (at - self._knots[segment])[:, None] / width
         before = 1.0 - after
