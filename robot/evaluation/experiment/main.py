@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,7 @@ from robot.evaluation.experiment.steps import (
     runs,
     served_checkpoint,
     shared_steps,
+    slug,
 )
 from robot.evaluation.trial import read
 from robot.processes import stop_event_on_signals
@@ -61,6 +64,9 @@ class Arguments:
     """Settings for every training run, as launch/train --set; only at scale tiny."""
     dataset: str | None = None
     """Another data set than the declared one; only at scale tiny."""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """How many runs at once, each with its share of the cores. Two small models that train beside each other, a core
+    each, were seen to get through 1.4 times as many samples as one with both cores to itself."""
     dry_run: bool = False
     """Only print the commands."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -86,7 +92,7 @@ def _run(experiment: Experiment, options: Arguments, *, stop: threading.Event, c
     default = Path("docs/experiments") / f"{experiment.name}-{options.scale}"
     results = options.results or (layout.folder / "results" if options.scale is Scale.TINY else default)
     if options.dry_run:
-        for step in all_steps(experiment, options.scale, layout):
+        for step in all_steps(experiment, options.scale, layout, jobs=options.jobs):
             console.print(f"[bold]{step.title}[/]: {' '.join(step.command[1:])}", soft_wrap=True)
         return 0
     if options.report:
@@ -95,7 +101,7 @@ def _run(experiment: Experiment, options: Arguments, *, stop: threading.Event, c
         rollouts, declared = read_rollouts(results / ROLLOUTS), _declared_in(results)
     else:
         declared = declare(experiment, options, layout.folder)
-        execute(experiment, options.scale, layout, stop=stop, console=console)
+        execute(experiment, options.scale, layout, stop=stop, console=console, jobs=options.jobs)
         rollouts = collect(experiment, options.scale, layout)
         if not rollouts:
             return EXIT_STOPPED
@@ -109,11 +115,18 @@ def _run(experiment: Experiment, options: Arguments, *, stop: threading.Event, c
     return EXIT_STOPPED if stop.is_set() else 0
 
 
-def all_steps(experiment: Experiment, scale: Scale, layout: Layout) -> Iterable[Step]:
+def all_steps(experiment: Experiment, scale: Scale, layout: Layout, *, jobs: int = 1) -> Iterable[Step]:
     """Everything, in order."""
     yield from shared_steps(experiment, scale, layout)
     for run in runs(experiment, scale):
-        yield from run_steps(experiment, scale, layout, run)
+        yield from run_steps(experiment, scale, layout, run, cores=cores_of_each(jobs))
+
+
+def cores_of_each(jobs: int) -> int:
+    """How many cores a run has to itself. Raises `ExperimentError`."""
+    if jobs < 1:
+        raise ExperimentError(f"--jobs: expected 1 or more, got {jobs}")
+    return max(1, (os.cpu_count() or 1) // jobs)
 
 
 def execute(
@@ -123,17 +136,64 @@ def execute(
     *,
     stop: threading.Event,
     console: Console,
-    call: Callable[[Step], int] | None = None,
+    jobs: int = 1,
+    call: Callable[[Step, Path | None], int] | None = None,
 ) -> None:
-    """Run the commands that are not done. Raises `ExperimentError` with the first that fails."""
-    call = call or _call
+    """Run the commands that are not done, ``jobs`` runs at once: those of the first seed first. Raises
+    `ExperimentError` with the first that fails; what is under way beside it is finished, nothing else is begun."""
+    cores = cores_of_each(jobs)
+    doing = _Doing(call or _call, stop=stop, console=console, logs=layout.logs if jobs > 1 else None)
     for step in shared_steps(experiment, scale, layout):
-        _do(step, call, stop=stop, console=console)
-    for run in runs(experiment, scale):
-        for step in run_steps(experiment, scale, layout, run):
-            if step.done == layout.evaluation(run) / "result.json" and not stop.is_set():
+        doing.do(step)
+
+    def carry_out(run: Run) -> None:
+        for step in run_steps(experiment, scale, layout, run, cores=cores):
+            if step.done == layout.evaluation(run) / "result.json" and not doing.ended:
                 _write_policy(experiment, layout, run)
-            _do(step, call, stop=stop, console=console)
+            doing.do(step)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for outcome in [pool.submit(carry_out, run) for run in runs(experiment, scale)]:
+            outcome.result()
+
+
+class _Doing:
+    """Does each step once, whichever run asks for it first; others that need it wait. With ``logs``, what a command
+    prints goes to a file there."""
+
+    def __init__(
+        self, call: Callable[[Step, Path | None], int], *, stop: threading.Event, console: Console, logs: Path | None
+    ) -> None:
+        self._call = call
+        self._stop = stop
+        self._failed = threading.Event()
+        self._console = console
+        self._logs = logs
+        self._guard = threading.Lock()
+        self._locks: dict[Path, threading.Lock] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Nothing else is begun."""
+        return self._stop.is_set() or self._failed.is_set()
+
+    def do(self, step: Step) -> None:
+        """The step, unless it is done. Raises `ExperimentError` when its command fails."""
+        with self._guard:
+            lock = self._locks.setdefault(step.done, threading.Lock())
+        with lock:
+            if self.ended or step.done.exists():
+                return
+            log = None if self._logs is None else self._logs / f"{slug(step.title)}.log"
+            self._console.print(f"[bold]{step.title}[/]" + (f" ({log})" if log else ""), soft_wrap=True)
+            step.done.parent.mkdir(parents=True, exist_ok=True)
+            code = self._call(step, log)
+            if self._stop.is_set() or (code == 0 and step.done.exists()):
+                return
+            self._failed.set()
+            where = f": see {log}" if log else ""
+            command = " ".join(step.command[1:4])
+            raise ExperimentError(f"{command} ... ended with exit code {code}{where}; called again it goes on")
 
 
 def collect(experiment: Experiment, scale: Scale, layout: Layout) -> list[Rollout]:
@@ -230,21 +290,13 @@ def _write_policy(experiment: Experiment, layout: Layout, run: Run) -> None:
     path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
-def _do(step: Step, call: Callable[[Step], int], *, stop: threading.Event, console: Console) -> None:
-    if stop.is_set() or step.done.exists():
-        return
-    console.print(f"[bold]{step.title}[/]")
-    step.done.parent.mkdir(parents=True, exist_ok=True)
-    code = call(step)
-    if stop.is_set():
-        return
-    if code != 0 or not step.done.exists():
-        raise ExperimentError(f"{' '.join(step.command[1:4])} ... ended with exit code {code}; called again it goes on")
-
-
-def _call(step: Step) -> int:
-    """A command that shares our terminal; a Ctrl-C there reaches it too."""
-    return subprocess.run(step.command, cwd=ROOT, check=False).returncode
+def _call(step: Step, log: Path | None) -> int:
+    """A command in our process group: a Ctrl-C in the terminal reaches it too."""
+    if log is None:
+        return subprocess.run(step.command, cwd=ROOT, check=False).returncode
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.run(step.command, cwd=ROOT, check=False, stdout=out, stderr=subprocess.STDOUT).returncode
 
 
 if __name__ == "__main__":

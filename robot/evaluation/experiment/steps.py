@@ -1,6 +1,5 @@
 """What is to be run for an experiment at a scale, in order: commands, each with the file that says it is done."""
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from configs.schema import load_task
 from robot.evaluation.experiment.config import CONDITION, Experiment, Scale
 
 ROOT = Path(__file__).resolve().parents[3]
+MOST_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Layout:
     def vae(self) -> Path:
         """The frozen autoencoder."""
         return self.folder / "vae"
+
+    @property
+    def logs(self) -> Path:
+        """What the commands of runs that go on beside each other print."""
+        return self.folder / "logs"
 
     def manifest(self, data: str, seed: int) -> Path:
         """Which episodes."""
@@ -109,9 +114,9 @@ def shared_steps(experiment: Experiment, scale: Scale, layout: Layout) -> Iterat
     )
 
 
-def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) -> Iterator[Step]:
-    """One run, from its demonstrations to its evaluation. The policy's configuration must be written before the last
-    step; see `served_checkpoint`. Stages that an arm has in common with an earlier one are that one's."""
+def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run, *, cores: int = 1) -> Iterator[Step]:
+    """One run on so many cores, from its demonstrations to its evaluation. The policy's configuration must be written
+    before the last step; see `served_checkpoint`. Stages that an arm shares with an earlier one are that one's."""
     size = experiment.scales[scale]
     start: Path | None = None
     for number, stage in enumerate(experiment.arms[run.arm]):
@@ -134,7 +139,7 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) ->
             f"{owner.label}: training {number + 1}",
             _launch(
                 *("train", "--recipe", stage.recipe, "--out", str(out), "--json", str(out / "result.json")),
-                *("--steps", str(stage.steps[scale]), *_set(settings)),
+                *("--steps", str(stage.steps[scale]), "--threads", str(cores), *_set(settings)),
                 *(() if start is None else ("--init", str(start))),
             ),
             out / "result.json",
@@ -154,7 +159,7 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run) ->
             *("evaluate", "--policy", f"{run.label}={layout.policy(run)}", "--tasks", *experiment.tasks),
             *("--trials", str(size.starts), "--seed", str(experiment.first_start)),
             *("--latency", str(experiment.latency_s), "--output", str(evaluation)),
-            *("--workers", str(min(4, os.cpu_count() or 1))),
+            *("--workers", str(min(MOST_WORKERS, cores))),
             *("--json", str(evaluation / "result.json")),
         ),
         evaluation / "result.json",

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from robot.evaluation.experiment.analysis import (
     paired_table,
 )
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
-from robot.evaluation.experiment.main import ExperimentError, collect, execute, main
+from robot.evaluation.experiment.main import ExperimentError, all_steps, collect, execute, main
 from robot.evaluation.experiment.report import STAGES, analyse, read_rollouts, write_report, write_rollouts
 from robot.evaluation.experiment.steps import Layout, Run, Step, run_steps, runs, served_checkpoint, shared_steps
 from robot.evaluation.trial import Outcome, Trial
@@ -98,15 +99,22 @@ def test_every_arm_of_a_seed_is_run_before_the_next_seed(experiment: Experiment)
 class Machine:
     """Does what the commands promise, without doing it; may fail at one of them."""
 
-    def __init__(self, *, fails_at: int = 10**9) -> None:
+    def __init__(self, *, fails_at: int = 10**9, takes_s: float = 0.0) -> None:
         self.titles: list[str] = []
         self.served: list[str] = []
+        self.most_at_once = 0
+        self._at_once = 0
         self._fails_at = fails_at
+        self._takes_s = takes_s
 
-    def __call__(self, step: Step) -> int:
+    def __call__(self, step: Step, log: Path | None) -> int:
         if len(self.titles) == self._fails_at:
             return 1
         self.titles.append(step.title)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        time.sleep(self._takes_s)
+        self._at_once -= 1
         step.done.parent.mkdir(parents=True, exist_ok=True)
         if "evaluate" in step.command[1]:
             policy = argument(step, "--policy").partition("=")[2]
@@ -138,10 +146,37 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(experimen
     assert nothing.titles == []
 
 
+def test_runs_beside_each_other_share_the_cores_and_what_they_have_in_common(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    layout, machine = Layout(tmp_path), Machine(takes_s=0.01)
+    execute(experiment, Scale.PRIMARY, layout, stop=threading.Event(), console=QUIET, jobs=3, call=machine)
+    steps = {step.done for step in all_steps(experiment, Scale.PRIMARY, layout, jobs=3)}
+    assert len(machine.titles) == len(steps)
+    assert machine.most_at_once == 3
+    assert len(collect(experiment, Scale.PRIMARY, layout)) == len(runs(experiment, Scale.PRIMARY))
+    (run, *_) = runs(experiment, Scale.PRIMARY)
+    (training, *_, evaluation) = [
+        step for step in run_steps(experiment, Scale.PRIMARY, layout, run, cores=3) if "launch" in step.command[1]
+    ]
+    assert argument(training, "--threads") == argument(evaluation, "--workers") == "3"
+
+
+def test_after_a_failure_nothing_else_is_begun(tmp_path: Path) -> None:
+    experiment, machine = load_experiment("joint-vs-action"), Machine(fails_at=4, takes_s=0.01)
+    with pytest.raises(ExperimentError, match=r"see .*logs"):
+        execute(
+            experiment, Scale.PRIMARY, Layout(tmp_path), stop=threading.Event(), console=QUIET, jobs=2, call=machine
+        )
+    assert len(machine.titles) <= 5
+
+
 def test_a_command_that_leaves_no_result_is_no_success(tmp_path: Path) -> None:
     experiment = load_experiment("lora")
     with pytest.raises(ExperimentError, match="exit code 0"):
-        execute(experiment, Scale.TINY, Layout(tmp_path), stop=threading.Event(), console=QUIET, call=lambda step: 0)
+        execute(
+            experiment, Scale.TINY, Layout(tmp_path), stop=threading.Event(), console=QUIET, call=lambda step, log: 0
+        )
 
 
 def rollouts(rates: dict[str, list[float]], *, starts: int = 60, seed: int = 0) -> list[Rollout]:
