@@ -75,6 +75,11 @@ class Child:
         if not self.running:
             raise ChildFailedError(f"{self.name} ended with exit code {self.process.returncode}{self._log_tail()}")
 
+    def check_started(self) -> None:
+        """As `check`, of one that is expected to come up: its last line says why it did not."""
+        if not self.running:
+            raise ChildFailedError(f"{self.name} could not start{self._log_tail(1) or ': it printed nothing'}")
+
     def stop(self, *, timeout_s: float = 5.0) -> int:
         """SIGTERM, wait, then SIGKILL; returns the exit code. Stopping twice is fine."""
         if self.running:

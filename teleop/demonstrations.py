@@ -26,7 +26,7 @@ from rich.table import Table
 from configs.report import append_line, job_console, read_lines, write_json
 from configs.schema import ConfigError, RigConfig, load_rig, load_task
 from robot.clock import NS_PER_S
-from robot.evaluation.policy_process import serving
+from robot.policy_process import serving
 from robot.processes import Child, ChildFailedError, stop_event_on_signals
 from robot.recording.dataset import layout as form
 from robot.recording.dataset.dataset import Dataset, DatasetSpec

@@ -22,10 +22,10 @@ import numpy as np
 from configs.report import BenchRow, at_most
 from configs.schema import load_rig
 from robot.clock import NS_PER_S, MonotonicClock, Ticker
+from robot.policy_process import free_port
 from robot.priority import CLIENT_PRIORITY, prefer_this_thread
 from robot.processes import Child
 from robot.ring import RingReader
-from robot.rollout.local_stack import free_port
 from robot.runtime import ring_name
 
 PAGES = 3

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from robot.console.jobs import last_line
+from robot.policy_process import free_port
 from robot.priority import ENVIRONMENT
 from robot.processes import Child
 from robot.rollout.demo import has_motion_head
-from robot.rollout.local_stack import LocalStack, free_port
+from robot.rollout.local_stack import LocalStack
 
 TOKEN = "screenshots-token"
 PAGES = ("rollout", "collect", "evaluate", "episodes", "calibrate", "doctor")

@@ -22,12 +22,12 @@ from robot.evaluation.libero.plan import LiberoPlan
 from robot.evaluation.libero.protocol import Preset, Suite
 from robot.evaluation.page import write_page
 from robot.evaluation.plan import EvaluationError, EvaluationPlan
-from robot.evaluation.policy_process import Served, is_address, serving
 from robot.evaluation.progress import trials_bar
 from robot.evaluation.report import result_json, tables, write_report
 from robot.evaluation.rig.job import evaluate_on_rig
 from robot.evaluation.rig.plan import RigPlan, draw_letters
 from robot.evaluation.trial import Outcome, Trial, read
+from robot.policy_process import Served, is_address, serving
 from robot.processes import Child, ChildFailedError, stop_event_on_signals
 from robot.rollout.chunks import ExecutionMode
 from robot.rollout.main import EXPECTED_ERRORS, set_up_logging

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from configs.report import job_console
 from configs.schema import CONFIGS, available, load_policy, load_task
-from robot.processes import Child, stop_event_on_signals
+from robot.policy_process import free_port
+from robot.processes import Child, ChildFailedError, stop_event_on_signals
 from robot.rollout.chunks import ExecutionMode
-from robot.rollout.local_stack import LocalStack, LocalStackError, free_port
+from robot.rollout.local_stack import LocalStack
 from robot.rollout.main import EXPECTED_ERRORS, new_output_folder, run_and_report, set_up_logging
 from robot.rollout.session import EXIT_STOPPED, PlanError, RolloutPlan, exit_code
 
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_logging()
     try:
         return _run(options, console)
-    except (LocalStackError, *EXPECTED_ERRORS) as error:
+    except (ChildFailedError, *EXPECTED_ERRORS) as error:
         print(f"launch/demo: {error}", file=sys.stderr)
         return 1
 

@@ -7,8 +7,7 @@ import os
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,17 +15,12 @@ from typing import Any, Self
 import yaml
 
 from configs.schema import CONFIGS, RigConfig, load_rig
-from robot.priority import DRAWING_PRIORITY, prefer_threads_of
-from robot.processes import Child
+from robot.policy_process import PolicyProcess, listen
+from robot.processes import Child, ChildFailedError
 from robot.twin.control import TwinControl, TwinControlError
 
 TWIN_READY_S = 40.0
-SERVER_READY_S = 120.0
 USUAL_SERVER_PORT = 8000
-
-
-class LocalStackError(RuntimeError):
-    """A part could not start. One line, with the part's own last words."""
 
 
 class LocalStack:
@@ -38,23 +32,23 @@ class LocalStack:
     """
 
     def __init__(self, folder: Path, *, policy: str, motion: bool = False) -> None:
-        self._motion = motion
         self._logs = folder / "logs"
-        self._policy = policy
         self._logs.mkdir(parents=True, exist_ok=True)
         self.rig_path = free_rig(folder)
         self.rig: RigConfig = load_rig(self.rig_path)
-        self._port = free_port(USUAL_SERVER_PORT)
+        self._server = PolicyProcess(
+            policy, log_path=self._logs / "policy-server.log", usual_port=USUAL_SERVER_PORT, motion=motion
+        )
         self._twin: Child | None = None
-        self._server: Child | None = None
+        self._exits = ExitStack()
 
     @property
     def server_url(self) -> str:
         """Where the policy server listens."""
-        return f"ws://127.0.0.1:{self._port}"
+        return self._server.url
 
     def __enter__(self) -> Self:
-        try:
+        with ExitStack() as exits:
             self._twin = Child(
                 "the twin",
                 module="robot.twin.server",
@@ -62,61 +56,35 @@ class LocalStack:
                 log_path=self._logs / "twin.log",
                 environment={"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")},
             )
-            self._server = Child(
-                "the policy server",
-                module="policy_server.main",
-                args=("--policy", self._policy, "--port", str(self._port), *(["--motion"] if self._motion else [])),
-                log_path=self._logs / "policy-server.log",
-            )
-        except BaseException:
-            self._stop()
-            raise
+            exits.callback(self._twin.stop)
+            exits.enter_context(self._server)
+            self._exits = exits.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._exits.close()
 
     def wait_until_ready(self, stop: threading.Event | None = None) -> None:
-        """Return when both are ready, or ``stop`` has been set. Raises `LocalStackError`."""
+        """Return when both are ready, or ``stop`` has been set. Raises `ChildFailedError`."""
         stop = stop or threading.Event()
         self._wait_for_twin(stop)
-        self._wait_for_server(stop)
-        if self._server is not None:
-            # A policy server is a PC of its own; here it shares the processor with simulated devices, which are
-            # preferred, and would get what they leave.
-            prefer_threads_of(self._server.pid, priority=DRAWING_PRIORITY)
-
-    def _stop(self) -> None:
-        for child in (self._server, self._twin):
-            if child is not None:
-                child.stop()
+        self._server.wait_until_ready(stop)
+        self._server.prefer()
 
     def _wait_for_twin(self, stop: threading.Event) -> None:
         deadline_s = time.monotonic() + TWIN_READY_S
         while not stop.is_set():
-            child = _running(self._twin)
+            if self._twin is not None:
+                self._twin.check_started()
             try:
                 TwinControl.wait(self.rig, timeout_s=0.2).close()
                 return
             except TwinControlError as error:
                 if time.monotonic() > deadline_s:
-                    raise LocalStackError(
-                        f"the twin is not ready after {TWIN_READY_S:g} s: {error}; see {child.log_path}"
-                    ) from None
-
-    def _wait_for_server(self, stop: threading.Event) -> None:
-        deadline_s = time.monotonic() + SERVER_READY_S
-        while not stop.wait(0.1):
-            child = _running(self._server)
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=1.0):
-                    return
-            except (urllib.error.URLError, OSError):
-                if time.monotonic() > deadline_s:
-                    raise LocalStackError(
-                        f"the policy server is not ready after {SERVER_READY_S:g} s; see {child.log_path}"
+                    raise ChildFailedError(
+                        f"the twin is not ready after {TWIN_READY_S:g} s: {error}; see {self._logs}"
                     ) from None
 
 
@@ -129,7 +97,7 @@ def free_rig(folder: Path) -> Path:
         for section in (arm, twin):
             for key in [key for key in section if key.endswith("_port")]:
                 usual = section[key]
-                listener = _listener(usual) or _listener(0)
+                listener = listen(usual) or listen(0)
                 assert listener is not None
                 reserved.append(listener)
                 section[key] = listener.getsockname()[1]
@@ -142,36 +110,3 @@ def free_rig(folder: Path) -> Path:
     path = folder / "rig.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
-
-
-def free_port(usual: int) -> int:
-    """The usual port if it is free, else any that is; 0: any."""
-    listener = _listener(usual) or _listener(0)
-    assert listener is not None
-    with listener:
-        return int(listener.getsockname()[1])
-
-
-def _listener(port: int) -> socket.socket | None:
-    """A socket bound to a local port (0: any free one), None if the port is taken."""
-    listener = socket.socket()
-    try:
-        # A connection of an earlier run may still linger on the port; that does not make it taken.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen()
-    except OSError:
-        listener.close()
-        return None
-    return listener
-
-
-def _running(child: Child | None) -> Child:
-    """The child, or `LocalStackError` with its last line if it has ended."""
-    if child is None:
-        raise LocalStackError("the stack has not been started: use it as a context manager")
-    if child.running:
-        return child
-    text = child.log_path.read_text(errors="replace").strip() if child.log_path else ""
-    last = text.splitlines()[-1] if text else f"exit code {child.process.returncode}"
-    raise LocalStackError(f"{child.name} could not start: {last}")

@@ -19,8 +19,8 @@ from robot.evaluation.libero.plan import LiberoPlan, read
 from robot.evaluation.libero.protocol import LiberoOutcome, LiberoTrial
 from robot.evaluation.libero.report import result_json, tables, write_report
 from robot.evaluation.plan import EvaluationError
-from robot.evaluation.policy_process import serving
 from robot.evaluation.progress import trials_bar
+from robot.policy_process import serving
 from robot.processes import Child
 
 _POLL_S = 0.5

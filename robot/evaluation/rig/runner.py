@@ -13,11 +13,11 @@ from configs.report import write_json
 from configs.schema import RigConfig, load_rig
 from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
 from robot.daemon.client import RobotClient
-from robot.evaluation.policy_process import Served, serving
 from robot.evaluation.rig.journal import Entry, Verdict, append, complete_pairs, counted, entry_of, read
 from robot.evaluation.rig.plan import SEAL_NAME, BlindTrial, RigPlan, open_plan
 from robot.evaluation.sequential import decided
 from robot.evaluation.statistics import PairedCounts, mcnemar_exact
+from robot.policy_process import Served, serving
 from robot.rollout.client import EndReason
 from robot.rollout.results import EpisodeResult
 from robot.rollout.session import OperatorSeat, RolloutPlan, run_rollout

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs.schema import load_rig
-from robot.rollout.local_stack import LocalStack, LocalStackError, free_rig
+from robot.processes import ChildFailedError
+from robot.rollout.local_stack import LocalStack, free_rig
 
 
 def test_a_port_that_is_taken_is_replaced_and_the_rig_renamed(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_a_policy_that_does_not_exist_ends_with_the_servers_own_words(
     monkeypatch.setenv("NOVA_PI_RUNTIME_DIR", str(tmp_path))
     pytest.importorskip("torch")
     with LocalStack(tmp_path, policy="nosuchpolicy") as stack:
-        with pytest.raises(LocalStackError, match="the policy server could not start: ") as refusal:
+        with pytest.raises(ChildFailedError, match="the policy server of nosuchpolicy could not start: ") as refusal:
             stack.wait_until_ready()
     assert "nosuchpolicy" in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""The policy servers of an evaluation: one of our own, started as it would be by hand, or one that runs already."""
+"""Policy servers on this machine: one of our own, started as it would be by hand, or one that runs already."""
 
 import socket
 import threading
@@ -58,18 +58,20 @@ class RunningServer:
 
 
 class PolicyProcess:
-    """A context manager around ``python -m policy_server.main --policy POLICY`` on a free port."""
+    """A context manager around ``python -m policy_server.main --policy POLICY``. Enter it in the main thread, or in one
+    that lives as long: children die with the thread that started them."""
 
-    def __init__(self, policy: str, *, log_path: Path, seed: int = 0) -> None:
-        """``policy`` is a name in configs/policies, a path to a YAML file, or the folder of a checkpoint or run."""
-        self._policy = policy
-        self._arguments = ("--checkpoint", policy) if Path(policy).is_dir() else ("--policy", policy)
+    def __init__(
+        self, policy: str, *, log_path: Path, seed: int = 0, usual_port: int = 0, motion: bool = False
+    ) -> None:
+        """``policy`` is a name in configs/policies, a path to a YAML file, or the folder of a checkpoint or run;
+        ``usual_port`` is taken if it is free, else any; ``motion``: the server shows predicted motion."""
+        which = "--checkpoint" if Path(policy).is_dir() else "--policy"
+        self._arguments = (which, policy, "--seed", str(seed), *(["--motion"] if motion else []))
+        self._name = f"the policy server of {policy}"
         self._log_path = log_path
-        self._seed = seed
+        self._port = free_port(usual_port)
         self._child: Child | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -77,12 +79,8 @@ class PolicyProcess:
         return f"ws://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
-        self._child = Child(
-            f"the policy server of {self._policy}",
-            module="policy_server.main",
-            args=(*self._arguments, "--port", str(self._port), "--seed", str(self._seed)),
-            log_path=self._log_path,
-        )
+        arguments = (*self._arguments, "--port", str(self._port))
+        self._child = Child(self._name, module="policy_server.main", args=arguments, log_path=self._log_path)
         return self
 
     def __exit__(
@@ -90,11 +88,6 @@ class PolicyProcess:
     ) -> None:
         if self._child is not None:
             self._child.stop()
-
-    def check(self) -> None:
-        """Raise `ChildFailedError` if it has ended."""
-        if self._child is not None:
-            self._child.check()
 
     def prefer(self) -> None:
         """See `Served`; only threads that it has now, so call it once it is ready."""
@@ -104,13 +97,36 @@ class PolicyProcess:
     def wait_until_ready(self, stop: threading.Event) -> None:
         """Return when it answers, or ``stop`` is set. Raises `ChildFailedError` when it ends or takes too long."""
         deadline_s = time.monotonic() + READY_S
-        while not stop.wait(0.2):
-            self.check()
+        while not stop.wait(0.1):
+            if self._child is not None:
+                self._child.check_started()
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=2.0):
                     return
             except (urllib.error.URLError, OSError):
                 if time.monotonic() > deadline_s:
                     raise ChildFailedError(
-                        f"the policy server is not ready after {READY_S:g} s; see {self._log_path}"
+                        f"{self._name} is not ready after {READY_S:g} s; see {self._log_path}"
                     ) from None
+
+
+def free_port(usual: int) -> int:
+    """The usual port if it is free, else any that is; 0: any."""
+    listener = listen(usual) or listen(0)
+    assert listener is not None
+    with listener:
+        return int(listener.getsockname()[1])
+
+
+def listen(port: int) -> socket.socket | None:
+    """A socket that listens on a local port (0: any free one), None if the port is taken."""
+    listener = socket.socket()
+    try:
+        # A connection of an earlier run may still linger on the port; that does not make it taken.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        return None
+    return listener
