@@ -21,18 +21,28 @@ from configs.report import job_console, write_json
 from configs.schema import CONFIGS, ConfigError
 from robot.evaluation.experiment.analysis import Rollout
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
-from robot.evaluation.experiment.report import FIGURE, ROLLOUTS, TABLE, read_rollouts, write_report, write_rollouts
+from robot.evaluation.experiment.report import (
+    FIGURE,
+    ROLLOUTS,
+    TABLE,
+    TRAINING,
+    read_rollouts,
+    write_report,
+    write_rollouts,
+)
 from robot.evaluation.experiment.steps import (
     ROOT,
     Layout,
     Run,
     Step,
+    last_training,
     run_steps,
     runs,
     served_checkpoint,
     shared_steps,
     slug,
 )
+from robot.evaluation.experiment.training import TrainingFigures, read_training, training_figures, write_training
 from robot.evaluation.trial import read
 from robot.processes import stop_event_on_signals
 
@@ -55,7 +65,7 @@ class Arguments:
     """full answers all of the question; primary its first comparison, in a few hours; reduced shows how the machinery
     behaves; tiny only that everything runs."""
     report: bool = False
-    """Run nothing: make table and figure from the results' rollouts.csv."""
+    """Run nothing: make table and figure from the results' rollouts.csv and training.csv."""
     results: Path | None = None
     """Folder for rollouts, table and figure (default: docs/experiments/NAME-SCALE; tiny: in the work folder)."""
     work: Path | None = None
@@ -106,8 +116,10 @@ def _run(experiment: Experiment, options: Arguments, *, stop: threading.Event, c
         if not rollouts:
             return EXIT_STOPPED
         write_rollouts(results / ROLLOUTS, rollouts)
+        write_training(results / TRAINING, collect_training(experiment, options.scale, layout))
         write_json(results / DECLARATION, {"declared": declared})
-    analysis = write_report(experiment, options.scale, rollouts, results, declared=declared)
+    training = read_training(results / TRAINING)
+    analysis = write_report(experiment, options.scale, rollouts, results, declared=declared, training=training)
     console.print(Markdown((results / TABLE).read_text(encoding="utf-8")))
     console.print(f"{results / TABLE}, {results / FIGURE}, {results / ROLLOUTS}")
     if options.json is not None:
@@ -217,6 +229,15 @@ def collect(experiment: Experiment, scale: Scale, layout: Layout) -> list[Rollou
                 )
             )
     return found
+
+
+def collect_training(experiment: Experiment, scale: Scale, layout: Layout) -> list[TrainingFigures]:
+    """Of the last training run of each run whose evaluation is complete."""
+    return [
+        training_figures(last_training(experiment, layout, run), condition=run.condition, arm=run.arm, seed=run.seed)
+        for run in runs(experiment, scale)
+        if (layout.evaluation(run) / "result.json").exists()
+    ]
 
 
 def declare(experiment: Experiment, options: Arguments, work: Path) -> str:

@@ -16,10 +16,11 @@ from robot.evaluation.experiment.analysis import (
     figures,
 )
 from robot.evaluation.experiment.config import Experiment, Scale
+from robot.evaluation.experiment.training import TrainingFigures, training_table
 from robot.evaluation.figure import Row, dot_plot
 from robot.twin.success import Stage
 
-ROLLOUTS, TABLE, FIGURE = "rollouts.csv", "table.md", "figure.svg"
+ROLLOUTS, TRAINING, TABLE, FIGURE = "rollouts.csv", "training.csv", "table.md", "figure.svg"
 STAGES = tuple(stage.name.lower() for stage in Stage)
 
 
@@ -95,17 +96,31 @@ def analyse(experiment: Experiment, rollouts: Sequence[Rollout]) -> Analysis:
 
 
 def write_report(
-    experiment: Experiment, scale: Scale, rollouts: Sequence[Rollout], folder: Path, *, declared: str
+    experiment: Experiment,
+    scale: Scale,
+    rollouts: Sequence[Rollout],
+    folder: Path,
+    *,
+    declared: str,
+    training: Sequence[TrainingFigures] = (),
 ) -> Analysis:
     """Table and figure into a folder; what they say."""
     analysis = analyse(experiment, rollouts)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TABLE).write_text(table_text(experiment, scale, analysis, declared=declared), encoding="utf-8")
+    text = table_text(experiment, scale, analysis, declared=declared, training=training)
+    (folder / TABLE).write_text(text, encoding="utf-8")
     (folder / FIGURE).write_text(figure_text(experiment, analysis), encoding="utf-8")
     return analysis
 
 
-def table_text(experiment: Experiment, scale: Scale, analysis: Analysis, *, declared: str) -> str:
+def table_text(
+    experiment: Experiment,
+    scale: Scale,
+    analysis: Analysis,
+    *,
+    declared: str,
+    training: Sequence[TrainingFigures] = (),
+) -> str:
     """Markdown: what was asked, what came out, what it may not be taken for."""
     size = experiment.scales[scale]
     lines = [f"# {experiment.name}, scale {scale}", "", experiment.question, ""]
@@ -113,8 +128,7 @@ def table_text(experiment: Experiment, scale: Scale, analysis: Analysis, *, decl
         f"Declared in `configs/experiments/{experiment.name}.yaml`, {declared}. Hypothesis: {experiment.hypothesis}"
     ]
     lines += ["", f"{size.seeds} seed(s) × {size.starts} starts of each task; the paper: {experiment.claim}.", ""]
-    if scale is not Scale.FULL:
-        lines += [f"**Scale `{scale}` is not the declared full size: it answers nothing.**", ""]
+    lines += _caveats(experiment, scale, analysis)
     lines += ["| data | tasks | arm | success | 95 % (Wilson) | each seed | " + " | ".join(STAGES[1:]) + " |"]
     lines += ["|" + "---|" * (6 + len(STAGES) - 1)]
     for arm in analysis.arms:
@@ -131,6 +145,7 @@ def table_text(experiment: Experiment, scale: Scale, analysis: Analysis, *, decl
     ]
     lines += ["|" + "---|" * 10]
     lines += [_difference_line(each) for each in analysis.differences]
+    lines += training_table(training)
     lines += [
         "",
         f"![{experiment.name}]({FIGURE})",
@@ -142,6 +157,21 @@ def table_text(experiment: Experiment, scale: Scale, analysis: Analysis, *, decl
     lines += ["", "Held equal:", "", *(f"* {text}" for text in experiment.held_equal)]
     lines += ["", "What it is not:", "", *(f"* {text}" for text in experiment.limits), ""]
     return "\n".join(lines)
+
+
+def _caveats(experiment: Experiment, scale: Scale, analysis: Analysis) -> list[str]:
+    """What must be known before any number is read."""
+    size = experiment.scales[scale]
+    lines = []
+    if scale is Scale.PRIMARY:
+        lines += ["Scale `primary` is less than the declared full size: the primary comparison, with fewer seeds.", ""]
+    elif scale is not Scale.FULL:
+        lines += [f"**Scale `{scale}` is not the declared full size: it answers nothing.**", ""]
+    done = sum({(a.condition, a.arm): len(a.by_seed) for a in analysis.arms}.values())
+    wanted = len(experiment.arms) * len(size.conditions) * size.seeds
+    if done < wanted:
+        lines += [f"**Not complete: {done} of {wanted} runs. No conclusion is drawn before all are done.**", ""]
+    return lines
 
 
 def figure_text(experiment: Experiment, analysis: Analysis) -> str:

@@ -166,11 +166,18 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run, *,
     )
 
 
+def last_training(experiment: Experiment, layout: Layout, run: Run) -> Path:
+    """The folder of an arm's last training run."""
+    last = len(experiment.arms[run.arm]) - 1
+    return layout.training(_trained_as(experiment, run, last), last)
+
+
 def served_checkpoint(experiment: Experiment, layout: Layout, run: Run) -> Path:
     """The folder whose policy is evaluated: the last stage's run, or its merged adapter."""
     last = len(experiment.arms[run.arm]) - 1
-    owner = _trained_as(experiment, run, last)
-    return layout.merged(owner, last) if experiment.arms[run.arm][last].adapter else layout.training(owner, last)
+    if not experiment.arms[run.arm][last].adapter:
+        return last_training(experiment, layout, run)
+    return layout.merged(_trained_as(experiment, run, last), last)
 
 
 def _trained_as(experiment: Experiment, run: Run, number: int) -> Run:

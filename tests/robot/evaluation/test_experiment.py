@@ -24,9 +24,19 @@ from robot.evaluation.experiment.analysis import (
     paired_table,
 )
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
-from robot.evaluation.experiment.main import ExperimentError, all_steps, collect, execute, main
+from robot.evaluation.experiment.main import ExperimentError, all_steps, collect, collect_training, execute, main
 from robot.evaluation.experiment.report import STAGES, analyse, read_rollouts, write_report, write_rollouts
-from robot.evaluation.experiment.steps import Layout, Run, Step, run_steps, runs, served_checkpoint, shared_steps
+from robot.evaluation.experiment.steps import (
+    Layout,
+    Run,
+    Step,
+    last_training,
+    run_steps,
+    runs,
+    served_checkpoint,
+    shared_steps,
+)
+from robot.evaluation.experiment.training import TrainingFigures, read_training, write_training
 from robot.evaluation.trial import Outcome, Trial
 
 QUIET = Console(quiet=True)
@@ -122,7 +132,8 @@ class Machine:
             trial = Trial("p", "cup", int(argument(step, "--seed")), "async", 6, 0.1)
             outcome = Outcome(trial, "d", True, 4.0, 60, "stable", (), 0, 9, None, None, None)
             append_line(step.done.parent / "trials-p-0.jsonl", asdict(outcome))
-        step.done.write_text(json.dumps({"checkpoint": str(step.done.parent / "step-0000002")}))
+        result = {"checkpoint": str(step.done.parent / "step-0000002"), "validation": {"validation_action": 0.5}}
+        step.done.write_text(json.dumps(result))
         return 0
 
 
@@ -286,6 +297,35 @@ def test_table_and_figure_come_from_the_raw_rollouts_alone(tmp_path: Path, capsy
     assert main(arguments) == 0
     assert (tmp_path / "table.md").read_text() == table
     assert "Hypothesis" in capsys.readouterr().out
+
+
+def test_what_the_training_runs_say_stands_beside_their_rollouts(tmp_path: Path) -> None:
+    experiment, layout = load_experiment("joint-vs-action"), Layout(tmp_path)
+    execute(experiment, Scale.TINY, layout, stop=threading.Event(), console=QUIET, call=Machine())
+    motion = last_training(experiment, layout, Run("motion", "25 %", 0))
+    flow = {"validation_action": 0.25, "flow_end_point_px": 6.0, "flow_zero_px": 12.0}
+    (motion / "result.json").write_text(json.dumps({"checkpoint": "c", "validation": flow}))
+    with (motion / "metrics.jsonl").open("w") as file:
+        for step in range(3):
+            gradients = {"gradient_motion": 2.0 + step, "gradient_action": 1.0, "gradient_cosine": 0.1 * step}
+            file.write(json.dumps({"step": step} | gradients) + "\n" + json.dumps({"step": step, "loss": 1.0}) + "\n")
+    found = collect_training(experiment, Scale.TINY, layout)
+    assert TrainingFigures("25 %", "motion", 0, 0.25, 6.0, 12.0, 3.0, 0.1) in found
+    assert TrainingFigures("25 %", "action-only", 0, 0.5) in found
+    write_training(tmp_path / "training.csv", found)
+    assert read_training(tmp_path / "training.csv") == sorted(found, key=lambda each: each.arm)
+    rollouts = collect(experiment, Scale.TINY, layout)
+    write_report(experiment, Scale.TINY, rollouts, tmp_path, declared="commit x", training=found)
+    assert "| 25 % | motion | 0 | 0.25 | 6 | 12 | 3 | 0.1 |" in (tmp_path / "table.md").read_text()
+
+
+def test_an_experiment_that_is_half_done_says_so(tmp_path: Path) -> None:
+    experiment = load_experiment("joint-vs-action")
+    made = rollouts({"action-only": [0.5, 0.6, 0.5], "motion": [0.5, 0.6]}, starts=10)
+    write_report(experiment, Scale.PRIMARY, made, tmp_path, declared="commit x")
+    text = (tmp_path / "table.md").read_text()
+    assert "Not complete: 5 of 9 runs" in text
+    assert "answers nothing" not in text
 
 
 def test_the_lora_study_is_judged_on_the_task_that_was_adapted_to() -> None:
