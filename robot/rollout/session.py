@@ -193,14 +193,21 @@ def run_rollout(
                             folder=plan.output / f"episode-{number:03d}-{task.name}",
                         )
                     )
-                if finished and (finished[-1].reason.aborted or not _ready_again(finished[-1], trials, robot)):
+                if not finished or not ready_again(finished[-1], trials, robot):
                     break
     return RolloutResult(policy=policy, rig=rig.name, mode=plan.mode.value, episodes=tuple(finished))
 
 
-def _ready_again(last: EpisodeResult, trials: Trials, robot: RobotClient) -> bool:
-    """Whether the next episode may begin. After a collision a person has to look, unless the rig is simulated."""
-    return last.reason is not EndReason.COLLISION or trials.recover(robot)
+def ready_again(last: EpisodeResult, trials: Trials, robot: RobotClient) -> bool:
+    """Whether the next episode may begin. After a collision or a fault a person has to look, unless the rig is
+    simulated: a machine that is busy elsewhere may starve it into a fault, and that is no reason to end everything."""
+    if last.reason not in (EndReason.COLLISION, EndReason.FAULT):
+        return not last.reason.aborted
+    try:
+        return trials.recover(robot)
+    except RobotdError as error:
+        _LOG.warning("%s; it could not be cleared: %s", last.detail or last.reason.value, error)
+        return False
 
 
 def scheduler_config(rig: RigConfig, plan: RolloutPlan) -> SchedulerConfig:

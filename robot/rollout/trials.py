@@ -47,7 +47,8 @@ class Trials(Protocol):
         ...
 
     def recover(self, robot: RobotClient) -> bool:
-        """After a collision: make arm and scene ready for the next episode; False where that takes a person."""
+        """After a collision or a fault: make arm and scene ready for the next episode; False where that takes a person.
+        Raises `RobotdError` when the fault lasts."""
         ...
 
     def close(self) -> None: ...

@@ -10,9 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.report import write_json
-from configs.schema import RigConfig, load_rig
+from configs.schema import load_rig
 from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
-from robot.daemon.client import RobotClient
 from robot.evaluation.rig.journal import Entry, Verdict, append, complete_pairs, counted, entry_of, read
 from robot.evaluation.rig.plan import SEAL_NAME, BlindTrial, RigPlan, open_plan
 from robot.evaluation.sequential import decided
@@ -21,7 +20,6 @@ from robot.policy_process import Served, serving
 from robot.rollout.client import EndReason
 from robot.rollout.results import EpisodeResult
 from robot.rollout.session import OperatorSeat, RolloutPlan, run_rollout
-from robot.rollout.trials import TwinTrials
 from robot.station import Station
 
 MOST_ATTEMPTS = 3
@@ -158,19 +156,9 @@ def run_on_rig(
             result = run_rollout(rollout, stop=stop, console=console, on_progress=lambda _: None)
             if not result.episodes:
                 return EpisodeResult(trial.task, trial.start, EndReason.STOPPED)
-            if rig.twin is not None and result.episodes[0].reason is EndReason.FAULT:
-                _mend_twin(rig)
             return result.episodes[0]
 
         return run_blind(plan, folder=folder, run_trial=run_trial, intervened=ask, stop=stop, console=console)
-
-
-def _mend_twin(rig: RigConfig) -> None:
-    """After a robot fault, which on a real rig a person would have to look at: a machine that simulates beside all else
-    may starve the twin for a tenth of a second, and that is no reason to end an evaluation."""
-    with RobotClient.connect(rig, name="evaluation") as robot, TwinTrials(rig) as trials:
-        robot.acquire()
-        trials.recover(robot)
 
 
 def _digest(url: str) -> str:
