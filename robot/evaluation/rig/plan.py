@@ -91,8 +91,8 @@ class RigPlan:
             "policies": sorted(self.policies),
             "sealed_sha256": seal_of(self.letters, salt),
             "looks_at": [asdict(look) for look in self.planned_looks],
-            "success": "the operator's verdict, on a simulated rig the twin's; time-outs, collisions, interventions and "
-            "refusals of the guard are failures; robot faults are void and repeated",
+            "success": "the operator's verdict, on a simulated rig the twin's; time-outs, collisions, interventions "
+            "and refusals of the guard are failures; robot faults are void and repeated",
         }
 
 
