@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,7 @@ from robot.processes import stop_event_on_signals
 
 EXIT_STOPPED = 130
 DECLARATION = "declaration.json"
+LOOK_S = 0.2
 
 
 class ExperimentError(RuntimeError):
@@ -154,7 +156,7 @@ def execute(
     """Run the commands that are not done, ``jobs`` runs at once: those of the first seed first. Raises
     `ExperimentError` with the first that fails; what is under way beside it is finished, nothing else is begun."""
     cores = cores_of_each(jobs)
-    doing = _Doing(call or _call, stop=stop, console=console, logs=layout.logs if jobs > 1 else None)
+    doing = _Doing(call or Calls(stop), stop=stop, console=console, logs=layout.logs if jobs > 1 else None)
     for step in shared_steps(experiment, scale, layout):
         doing.do(step)
 
@@ -311,13 +313,24 @@ def _write_policy(experiment: Experiment, layout: Layout, run: Run) -> None:
     path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
-def _call(step: Step, log: Path | None) -> int:
-    """A command in our process group: a Ctrl-C in the terminal reaches it too."""
-    if log is None:
-        return subprocess.run(step.command, cwd=ROOT, check=False).returncode
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        return subprocess.run(step.command, cwd=ROOT, check=False, stdout=out, stderr=subprocess.STDOUT).returncode
+class Calls:
+    """Runs commands, in our process group (a Ctrl-C in the terminal reaches them too) and until ``stop`` is set."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def __call__(self, step: Step, log: Path | None) -> int:
+        with ExitStack() as exits:
+            out = None
+            if log is not None:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                out = exits.enter_context(log.open("ab"))
+            process = subprocess.Popen(step.command, cwd=ROOT, stdout=out, stderr=out and subprocess.STDOUT)
+            while process.poll() is None:
+                if self._stop.wait(LOOK_S):
+                    process.terminate()
+                    return process.wait()
+        return process.returncode
 
 
 if __name__ == "__main__":

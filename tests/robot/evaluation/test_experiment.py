@@ -1,7 +1,9 @@
 """Experiments: what is declared, what is run, and what the analysis makes of rollouts whose truth is known."""
 
 import json
+import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -24,7 +26,7 @@ from robot.evaluation.experiment.analysis import (
     paired_table,
 )
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
-from robot.evaluation.experiment.main import ExperimentError, all_steps, collect, collect_training, execute, main
+from robot.evaluation.experiment.main import Calls, ExperimentError, all_steps, collect, collect_training, execute, main
 from robot.evaluation.experiment.report import STAGES, analyse, read_rollouts, write_report, write_rollouts
 from robot.evaluation.experiment.steps import (
     Layout,
@@ -180,6 +182,22 @@ def test_after_a_failure_nothing_else_is_begun(tmp_path: Path) -> None:
             experiment, Scale.PRIMARY, Layout(tmp_path), stop=threading.Event(), console=QUIET, jobs=2, call=machine
         )
     assert len(machine.titles) <= 5
+
+
+def test_what_is_stopped_stops_its_commands_too(tmp_path: Path) -> None:
+    stop, said = threading.Event(), tmp_path / "began"
+    program = f"import pathlib, time; pathlib.Path({str(said)!r}).touch(); time.sleep(60)"
+    step = Step("sleep", (sys.executable, "-c", program), tmp_path / "never")
+
+    def stop_it() -> None:
+        while not said.exists():
+            time.sleep(0.01)
+        stop.set()
+
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    assert Calls(stop)(step, tmp_path / "log.txt") == -signal.SIGTERM
+    thread.join()
 
 
 def test_a_command_that_leaves_no_result_is_no_success(tmp_path: Path) -> None:
