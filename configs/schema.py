@@ -269,6 +269,12 @@ class PolicyConfig(_Model):
     checkpoint: str | None = Field(default=None, description="a folder, or the name of a repository on the hub")
     seed: int = Field(default=0, ge=0)
     inference_steps: int = Field(default=10, ge=1, le=100)
+    noise_scale: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="what the noise that chunks grow from is multiplied by; 0: the observation alone decides the chunk",
+    )
     motion_vae: str | None = Field(default=None, description="folder of the motion head's autoencoder")
     tokenizer: str | None = Field(default=None, description="SentencePiece model, which foreign checkpoints lack")
     statistics: str | None = Field(default=None, description="a norm_stats.json instead of a foreign checkpoint's own")

@@ -31,7 +31,7 @@ def load(
 
     Raises `checkpoint.CheckpointError` and `ModelConfigError`.
     """
-    sampling = sampling or Sampling(steps=config.inference_steps, lean=True)
+    sampling = sampling or Sampling(steps=config.inference_steps, lean=True, noise_scale=config.noise_scale)
     if config.checkpoint is None:
         return checkpoint.random_policy(config.preset, seed=config.seed, device=device, sampling=sampling)
     return checkpoint.load_policy(

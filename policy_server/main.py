@@ -78,6 +78,9 @@ class Options:
     """Processor threads that the model may use."""
     seed: int = 0
     """Starts the noise that chunks grow from."""
+    noise_scale: float | None = None
+    """What that noise is multiplied by, 0 to 1; 0: the observation alone decides the chunk, and one follows smoothly
+    from the other (default: the policy's configuration says; 1 is as in training)."""
     deterministic: bool = False
     """The same observation gives the same actions, whatever else is served: one at a time, the noise from --seed or
     from the request's own seed."""
@@ -183,12 +186,18 @@ def serve(options: Options, *, console: Console) -> int:
 def _load(config: PolicyConfig, options: Options, *, device: torch.device, console: Console) -> Policy:
     if options.deterministic:
         torch.use_deterministic_algorithms(mode=True)
+    noise_scale = config.noise_scale if options.noise_scale is None else options.noise_scale
+    if not 0.0 <= noise_scale <= 1.0:
+        raise StartError(f"--noise-scale: expected 0 to 1, got {noise_scale:g}")
+    if noise_scale == 0.0 and options.best_of > 1:
+        raise StartError("--best-of: without noise all chunks are the same; give --noise-scale 1, or leave it out")
     sampling = Sampling(
         steps=config.inference_steps,
         lean=not options.plain,
         guidance=options.guidance,
         cuda_graphs=options.cuda_graphs,
         best_of=_at_least("--best-of", options.best_of, 1),
+        noise_scale=noise_scale,
     )
     with load_progress(console) as on_bytes:
         return load(config, device=device, sampling=sampling, precision=options.precision, on_bytes=on_bytes)

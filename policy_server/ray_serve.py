@@ -14,7 +14,6 @@ from configs.schema import ConfigError, load_policy
 from policy_server.app import ServerSettings, create_app
 from policy_server.load import load
 from policy_server.metrics import Metrics
-from policy_server.pi0.policy import Sampling
 from policy_server.worker import Batching, InferenceWorker
 
 
@@ -46,7 +45,7 @@ def build_app(options: RayOptions) -> Any:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(1)
         config = load_policy(options.policy)
-        policy = load(config, device=device, sampling=Sampling(steps=config.inference_steps, lean=True))
+        policy = load(config, device=device)
         worker = InferenceWorker(policy, seed=config.seed, batching=Batching(most=options.max_batch, wait_s=0.002))
         settings = ServerSettings(api_key=options.api_key)
         return create_app(worker, settings, metrics=Metrics(), on_failure=lambda: None)

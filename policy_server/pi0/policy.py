@@ -135,7 +135,8 @@ class PolicySpec:
 @dataclass(frozen=True)
 class Sampling:
     """How chunks are sampled: Euler steps; by the lean path or the plain one, on a GPU as CUDA graphs or not; how
-    guidance is computed; and of how many chunks the most coherent is taken when something is left of the previous one.
+    guidance is computed; of how many chunks the most coherent is taken when something is left of the previous one; and
+    what the noise that a chunk grows from is multiplied by (1: as in training; 0: the observation alone decides).
     """
 
     steps: int = 10
@@ -143,6 +144,7 @@ class Sampling:
     guidance: GuidanceForm = GuidanceForm.GRADIENT_FREE
     best_of: int = 1
     cuda_graphs: bool = True
+    noise_scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +340,8 @@ class Policy:
     def _noise(self, ask: Ask, generator: torch.Generator, draws: int) -> torch.Tensor:
         config = self.spec.model
         own = generator if ask.seed is None else torch.Generator().manual_seed(ask.seed)
-        return torch.randn(draws, config.action_horizon, config.action_dim, generator=own)
+        noise = torch.randn(draws, config.action_horizon, config.action_dim, generator=own)
+        return noise * self.sampling.noise_scale
 
     def _answer(
         self, item: "Prepared", chunk: np.ndarray, infer_ms: float, prefix: Prefix | None, row: int

@@ -119,11 +119,12 @@ def test_wrong_settings_are_named(tmp_path: Path, nano: Policy, capsys: pytest.C
 def test_a_configured_checkpoint_is_loaded_with_its_steps(nano: Policy, tmp_path: Path) -> None:
     save_policy(nano, tmp_path / "policy")
     (tmp_path / "mine.yaml").write_text(
-        f"name: mine\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\ninference_steps: 3\n"
+        f"name: mine\npreset: nano\ncheckpoint: {tmp_path / 'policy'}\ninference_steps: 3\nnoise_scale: 0\n"
     )
     policy = load(load_policy(tmp_path / "mine.yaml"), device=torch.device("cpu"))
     assert policy.contract.checkpoint_digest == nano.contract.checkpoint_digest
     assert policy.steps == 3
+    assert policy.sampling.noise_scale == 0.0
 
 
 def test_the_robots_modules_import_without_torch() -> None:
@@ -160,6 +161,17 @@ def test_tls_is_served_and_checked_and_each_request_leaves_a_line(nano: Policy, 
     assert [line["outcome"] for line in lines] == ["served", "refused"]
     assert (lines[0]["observation_time_ns"], lines[0]["request_id"]) == (7, 1)
     assert log.stat().st_size < 1000  # no pictures in it
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [(["--noise-scale", "1.5"], "expected 0 to 1"), (["--noise-scale", "0", "--best-of", "4"], "without noise")],
+)
+def test_a_spread_of_noise_that_makes_no_sense_is_refused(
+    options: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--policy", "nano-random", "--port", "0", *options]) == 1
+    assert why in capsys.readouterr().err
 
 
 def test_a_key_without_its_certificate_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,17 @@ def test_without_being_asked_an_untrained_policy_ignores_what_is_left(small_poli
     assert "not trained with committed actions" in str(refused)
 
 
+@pytest.mark.parametrize("lean", [False, True])
+def test_without_noise_the_observation_alone_decides_the_chunk(small_policy: MakePolicy, lean: bool) -> None:
+    def chunks(noise_scale: float) -> list[np.ndarray]:
+        policy = small_policy("pi0", sampling=Sampling(steps=4, lean=lean, noise_scale=noise_scale))
+        return [one(policy, Ask(policy.example()), seed=seed) for seed in range(8)]
+
+    none, half, full = (np.ptp(chunks(scale), axis=0).mean() for scale in (0.0, 0.5, 1.0))
+    assert none == 0.0
+    assert 0.0 < half < full
+
+
 def test_the_best_of_several_chunks_is_nearer_than_one(small_policy: MakePolicy) -> None:
     single, best = (small_policy("pi0", sampling=Sampling(steps=4, lean=True, best_of=n)) for n in (1, 8))
     left = leftover_of(one(single, Ask(single.example()), seed=1), after=3, committed=8)
