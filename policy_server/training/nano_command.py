@@ -16,47 +16,27 @@ from policy_server.training.recipe import load_recipe
 from policy_server.training.ship import ship
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """Which policy is corrected, into which data set, from which seed on (apart from those of demonstrations and
-    evaluations), and how many seconds late its chunks come (without: the default of launch/demonstrations)."""
-
-    leader: str
-    dataset: str
-    seed: int
-    latencies_s: tuple[float, ...] = ()
-
-    def command(self, *, episodes: int) -> list[str]:
-        """The call of launch/demonstrations."""
-        late = ["--lead-latency", *map(str, self.latencies_s)] if self.latencies_s else []
-        numbers = ["--seed", str(self.seed), "--episodes", str(episodes)]
-        return ["launch/demonstrations", "--lead", self.leader, *late, "--output", self.dataset, *numbers]
-
-
 CORRECTIONS = (
-    Corrections("outputs/runs/nano-action-only", "outputs/datasets/twin-corrections", 500000),
-    Corrections("outputs/runs/nano-polished", "outputs/datasets/twin-corrections-2", 600000),
-    Corrections(
-        "outputs/runs/nano-focused", "outputs/datasets/twin-corrections-3", 700000, latencies_s=(0.15, 0.2, 0.25, 0.3)
-    ),
+    ("outputs/runs/nano-action-only", "outputs/datasets/twin-corrections", "500000"),
+    ("outputs/runs/nano-polished", "outputs/datasets/twin-corrections-2", "600000"),
 )
+"""Which policy is corrected, into which data set, from which seed on: seeds apart from those of demonstrations and
+evaluations."""
 
 
 @dataclass(frozen=True)
 class NanoOptions:
     """Make the small policy from nothing: demonstrations in the twin, a first policy, corrections of what it does, the
     base policy, corrections of that, optical flow, the autoencoder of flow images, the motion head's warm-up, joint
-    training, the same with an eye on the moments that decide, corrections of that with chunks that come late, training
-    on those, and the checkpoint with its card. Hours on two cores. Called again, it goes on where it stopped."""
+    training, the same with an eye on the moments that decide, and the checkpoint with its card. Hours on two cores.
+    Called again, it goes on where it stopped."""
 
     target: Path = Path("outputs/nano")
     """New folder for the checkpoint."""
     demonstrations: int = 1000
     """How many to learn from."""
     corrections: int = 275
-    """How often the teacher takes over from each of the policies that are corrected."""
+    """How often the teacher takes over from the first policy, and again from the base policy."""
     action_only: bool = False
     """Stop before the motion head: a policy that learned from actions alone."""
     ship: Path | None = None
@@ -71,7 +51,10 @@ class NanoOptions:
 
 def commands(*, demonstrations: int, corrections: int, action_only: bool) -> list[list[str]]:
     """What is to be run, in order."""
-    first, second, third = (each.command(episodes=corrections) for each in CORRECTIONS)
+    first, second = (
+        ["launch/demonstrations", "--lead", leader, "--output", output, "--seed", seed, "--episodes", str(corrections)]
+        for leader, output, seed in CORRECTIONS
+    )
     found = [
         ["launch/demonstrations", "--episodes", str(demonstrations)],
         ["launch/train", "--recipe", "nano-action-only"],
@@ -89,8 +72,6 @@ def commands(*, demonstrations: int, corrections: int, action_only: bool) -> lis
         ["launch/train", "--recipe", "nano-warmup"],
         ["launch/train", "--recipe", "nano-joint"],
         ["launch/train", "--recipe", "nano-focused"],
-        third,
-        ["launch/train", "--recipe", "nano-late"],
     ]
 
 

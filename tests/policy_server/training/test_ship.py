@@ -80,7 +80,7 @@ def test_the_way_from_nothing_names_recipes_that_exist() -> None:
         for command in commands(demonstrations=9, corrections=options.corrections, action_only=only):
             if "--recipe" in command:
                 assert load_recipe(command[-1]).preset == "nano"
-    assert commands(demonstrations=450, corrections=90, action_only=False)[-1][-1] == "nano-late"
+    assert commands(demonstrations=450, corrections=90, action_only=False)[-1][-1] == "nano-focused"
 
 
 def test_a_run_can_be_shipped_without_training_anything(run: Path, tmp_path: Path) -> None:
