@@ -72,6 +72,7 @@ class Experiment(_Section):
     tasks: tuple[Name, ...] = Field(min_length=1)
     first_start: int
     latency_s: float = Field(ge=0.0, le=1.0)
+    noise_scale: float = Field(default=1.0, ge=0.0, le=1.0, description="how policies are served, see PolicyConfig")
     primary: tuple[Name, Name, str]
     secondary: tuple[tuple[Name, Name], ...] = ()
     scales: dict[Scale, Size]

@@ -307,6 +307,7 @@ def _write_policy(experiment: Experiment, layout: Layout, run: Run) -> None:
         "preset": "nano",
         "checkpoint": str(Path(checkpoint).absolute()),
         "inference_steps": 10,
+        "noise_scale": experiment.noise_scale,
     }
     path = layout.policy(run)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -130,7 +130,9 @@ class Machine:
         step.done.parent.mkdir(parents=True, exist_ok=True)
         if "evaluate" in step.command[1]:
             policy = argument(step, "--policy").partition("=")[2]
-            self.served.append(yaml.safe_load(Path(policy).read_text())["checkpoint"])
+            served = yaml.safe_load(Path(policy).read_text())
+            assert served["noise_scale"] == 0.0
+            self.served.append(served["checkpoint"])
             trial = Trial("p", "cup", int(argument(step, "--seed")), "async", 6, 0.1)
             outcome = Outcome(trial, "d", True, 4.0, 60, "stable", (), 0, 9, None, None, None)
             append_line(step.done.parent / "trials-p-0.jsonl", asdict(outcome))
