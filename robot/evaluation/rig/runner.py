@@ -12,6 +12,7 @@ from rich.console import Console
 from configs.report import write_json
 from configs.schema import load_rig
 from policy_server.client import SIX_JOINTS_AND_GRIPPER, PolicyClient
+from robot.daemon.errors import FaultError
 from robot.evaluation.rig.journal import Entry, Verdict, append, complete_pairs, counted, entry_of, read
 from robot.evaluation.rig.plan import SEAL_NAME, BlindTrial, RigPlan, open_plan
 from robot.evaluation.sequential import decided
@@ -153,7 +154,13 @@ def run_on_rig(
                 varied=rig.twin is not None,
                 reference=None if rig.twin is not None else reference.absolute(),
             )
-            result = run_rollout(rollout, stop=stop, console=console, on_progress=lambda _: None)
+            try:
+                result = run_rollout(rollout, stop=stop, console=console, on_progress=lambda _: None)
+            except FaultError as error:
+                # Between episodes. On a real rig a person has to look; a simulated one was starved of its core.
+                if rig.twin is None:
+                    raise
+                return EpisodeResult(trial.task, trial.start, EndReason.FAULT, detail=str(error))
             if not result.episodes:
                 return EpisodeResult(trial.task, trial.start, EndReason.STOPPED)
             return result.episodes[0]
