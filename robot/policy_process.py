@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from robot.priority import WORK_PRIORITY, prefer_threads_of
+from robot.priority import DRAWING_PRIORITY, prefer_threads_of
 from robot.processes import Child, ChildFailedError
 
 READY_S = 180.0
@@ -92,7 +92,7 @@ class PolicyProcess:
     def prefer(self) -> None:
         """See `Served`; only threads that it has now, so call it once it is ready."""
         if self._child is not None:
-            prefer_threads_of(self._child.pid, priority=WORK_PRIORITY)
+            prefer_threads_of(self._child.pid, priority=DRAWING_PRIORITY)
 
     def wait_until_ready(self, stop: threading.Event) -> None:
         """Return when it answers, or ``stop`` is set. Raises `ChildFailedError` when it ends or takes too long."""

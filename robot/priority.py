@@ -7,20 +7,15 @@ makes things late; give it with an rtprio line for your user in /etc/security/li
 import contextlib
 import logging
 import os
-import threading
 
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = "NOVA_PI_DRAWING_WAITS"
 """Set to 1, the twin's pictures are not preferred: a browser on the same few cores would get nothing beside them."""
 
-FAVOURED_NICE = -10
-"""The twin's pictures: a third of a core. In real time they and the policy server took both cores of a small machine so
-long that the kernel's own threads waited, and with them every byte through a pseudo-terminal: the simulated gripper
-moved up to a quarter of a second late, and dropped things."""
-WORK_PRIORITY = 1
-"""The policy server where it shares the robot PC's processor, and the recorder: tens of milliseconds at a time, for
-which nothing else may have to wait."""
+DRAWING_PRIORITY = 1
+"""The twin's pictures, and the policy server where it shares the robot PC's processor: tens of milliseconds at a time,
+for which nothing else may have to wait."""
 DEVICE_PRIORITY = 2
 """The rest of the twin (a real device does not slow down when the PC is busy) and camera workers."""
 CLIENT_PRIORITY = 3
@@ -40,14 +35,6 @@ def prefer_this_thread(priority: int = DEVICE_PRIORITY) -> None:
     with contextlib.suppress(PermissionError):
         policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
         os.sched_setscheduler(0, policy, os.sched_param(priority))
-
-
-def favour_this_thread() -> None:
-    """Give the calling thread a larger share of the processor than ordinary ones get, though not in real time. Without
-    the right (a nice line in limits.conf) nothing changes."""
-    if os.environ.get(ENVIRONMENT) != "1":
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FAVOURED_NICE)
 
 
 def prefer_all_threads(priority: int) -> None:
@@ -89,4 +76,4 @@ def prefer_this_process() -> bool:
 
 
 def _is_wanted(priority: int) -> bool:
-    return priority > WORK_PRIORITY or os.environ.get(ENVIRONMENT) != "1"
+    return priority > DRAWING_PRIORITY or os.environ.get(ENVIRONMENT) != "1"

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from configs.schema import RigConfig
 from robot.calibration_state import calibrations_in_force
 from robot.clock import NS_PER_S
-from robot.priority import WORK_PRIORITY, prefer_all_threads
+from robot.priority import DRAWING_PRIORITY, prefer_all_threads
 from robot.recording.channels import CHUNKS_TOPIC, EVENTS_TOPIC, SERVO_TOPIC, STATE_TOPIC, STEPS_TOPIC
 from robot.recording.commands import (
     Command,
@@ -216,7 +216,7 @@ class Recorder:
         )
         writer = EpisodeWriter.open(self._directory, description=description, space=self._space)
         # Behind everything that controls, before whatever else keeps this machine busy; the writer's thread is new.
-        prefer_all_threads(WORK_PRIORITY)
+        prefer_all_threads(DRAWING_PRIORITY)
         self._episode = _Episode(writer, sources=sources, owner=peer)
         logger.info("recording %s", description.id)
         return description.id

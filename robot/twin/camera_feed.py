@@ -22,7 +22,7 @@ from configs.schema import CameraConfig, ConfigError, RigConfig, load_rig
 from robot.cameras.exposure import TWIN_EXPOSURE_S
 from robot.cameras.frame import CameraInfo, frame_dtype
 from robot.clock import NS_PER_S, MonotonicClock, Ticker, seconds_to_ns
-from robot.priority import favour_this_thread
+from robot.priority import DRAWING_PRIORITY, prefer_this_thread
 from robot.processes import stop_event_on_signals
 from robot.ring import Ring, RingBusyError, RingError, RingReader, Sample
 from robot.twin.optics import AUTO_EXPOSURE_S, CameraName, intrinsics
@@ -193,7 +193,7 @@ def run(rig: RigConfig, stop: threading.Event) -> None:
     """Draw and publish until ``stop``, or until the physics process ends. Raises `RingError` if it never appears."""
     # A camera delivers however busy the PC is. Mesa then draws on this thread, not on ordinary ones of its own.
     os.environ.setdefault("LP_NUM_THREADS", "0")
-    favour_this_thread()
+    prefer_this_thread(DRAWING_PRIORITY)
     cameras = simulated_cameras(rig)
     latency_ns = seconds_to_ns(rig.twin.camera_latency_s if rig.twin else 0.0)
     scenes = RingReader.wait(scene_ring_name(rig), timeout_s=_ATTACH_TIMEOUT_S, with_sample=True)
