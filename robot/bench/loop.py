@@ -39,8 +39,6 @@ IN_PROCESS_STEPS = 150
 IN_PROCESS_IMAGE = (224, 224)
 SERVO_POLL_S = 2.0
 SERVO_RATE_HZ = 125.0
-
-
 SHORTEST_EPISODE_S = 5.0
 """`nano` takes longer than this; an episode ends when its task is done."""
 
@@ -81,7 +79,7 @@ def _loop_rows(run: _LoopRun) -> list[BenchRow]:
         at_most("15 Hz: period error p99", float(np.percentile(error_ms, 99)), limit=3.0, unit="ms"),
         BenchRow("15 Hz: period error max", float(np.max(error_ms)), "ms"),
         BenchRow("15 Hz: ticks without a waypoint", run.underruns, "ticks"),
-        at_most("episodes that a fault ended", run.aborted, limit=0, unit=""),
+        at_most("episodes that a fault ended", run.aborted, limit=0, unit="episodes"),
         BenchRow("request round trip p50", run.round_trip_ms["p50"], "ms"),
         BenchRow("request round trip p99", run.round_trip_ms["p99"], "ms"),
         BenchRow("observation → action p50", run.observation_to_action_ms["p50"], "ms"),

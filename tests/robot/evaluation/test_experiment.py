@@ -26,7 +26,8 @@ from robot.evaluation.experiment.analysis import (
     paired_table,
 )
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
-from robot.evaluation.experiment.main import Calls, ExperimentError, all_steps, collect, collect_training, execute, main
+from robot.evaluation.experiment.execution import Calls, ExperimentError, execute
+from robot.evaluation.experiment.main import all_steps, collect, collect_training, main
 from robot.evaluation.experiment.report import STAGES, analyse, read_rollouts, write_report, write_rollouts
 from robot.evaluation.experiment.steps import (
     Layout,
