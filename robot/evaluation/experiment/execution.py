@@ -1,4 +1,4 @@
-"""The commands of an experiment carried out: each once, several runs beside each other, none after a failure or a stop."""
+"""The commands of an experiment carried out: each once, several runs at a time, none after a failure or a stop."""
 
 import json
 import os
