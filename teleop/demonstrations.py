@@ -122,6 +122,8 @@ def run(options: Arguments, *, stop: threading.Event, console: Console) -> list[
         dataset = stack.enter_context(Dataset(options.output, dataset_spec(rig, size)))
         manifest = options.output / MANIFEST_NAME
         made = read_manifest(manifest)
+        if sum(each.success for each in made) >= options.episodes:
+            return made
         done = {each.seed for each in made}
         first = next(seed for seed in range(options.seed, options.seed + len(done) + 1) if seed not in done)
         spool = options.output / ".spool"

@@ -45,8 +45,11 @@ class TrainingStage(_Section):
 
 
 class Size(_Section):
-    """How many seeds, which conditions, and how many starts of each task, at a scale."""
+    """How many demonstrations there are in all, how many seeds, which conditions, and how many starts of each task, at
+    a scale."""
 
+    demonstrations: int = Field(ge=1)
+    dataset: str | None = Field(default=None, description="that is there already, instead of making demonstrations")
     seeds: int = Field(ge=1)
     starts: int = Field(ge=1)
     conditions: tuple[str, ...] = Field(min_length=1)
@@ -65,7 +68,6 @@ class Experiment(_Section):
     held_equal: tuple[str, ...]
     analysis: tuple[str, ...]
     limits: tuple[str, ...]
-    dataset: str
     vae_recipe: Name
     data: dict[str, Demonstrations]
     arms: dict[Name, tuple[TrainingStage, ...]]

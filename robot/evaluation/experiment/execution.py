@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,11 +49,18 @@ def execute(
     console: Console,
     jobs: int = 1,
     call: Callable[[Step, Path | None], int] | None = None,
+    known: Collection[Run] = (),
+    finished: Callable[[Run], None] = lambda run: None,
 ) -> None:
-    """Run the commands that are not done, ``jobs`` runs at once: those of the first seed first. Raises
-    `ExperimentError` with the first that fails; what is under way beside it is finished, nothing else is begun."""
+    """Run the commands that are not done, ``jobs`` runs at once: those of the first seed first, and none of a run whose
+    results are ``known``. ``finished`` is told of each run that is done, one at a time. Raises `ExperimentError` with
+    the first that fails; what is under way beside it is finished, nothing else is begun."""
     cores = cores_of_each(jobs)
+    wanted = [run for run in runs(experiment, scale) if run not in known]
+    if not wanted:
+        return
     doing = _Doing(call or Calls(stop), stop=stop, console=console, logs=layout.logs if jobs > 1 else None)
+    telling = threading.Lock()
     for step in shared_steps(experiment, scale, layout):
         doing.do(step)
 
@@ -62,9 +69,12 @@ def execute(
             if step.done == layout.evaluation(run) / "result.json" and not doing.ended:
                 _write_policy(experiment, layout, run)
             doing.do(step)
+        if (layout.evaluation(run) / "result.json").exists():
+            with telling:
+                finished(run)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for outcome in [pool.submit(carry_out, run) for run in runs(experiment, scale)]:
+        for outcome in [pool.submit(carry_out, run) for run in wanted]:
             outcome.result()
 
 

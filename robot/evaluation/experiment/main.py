@@ -17,32 +17,14 @@ from rich.markdown import Markdown
 
 from configs.report import job_console, write_json
 from configs.schema import CONFIGS, ConfigError
-from robot.evaluation.experiment.analysis import Rollout
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
 from robot.evaluation.experiment.execution import ExperimentError, cores_of_each, execute
-from robot.evaluation.experiment.report import (
-    FIGURE,
-    ROLLOUTS,
-    TABLE,
-    TRAINING,
-    read_rollouts,
-    write_report,
-    write_rollouts,
-)
-from robot.evaluation.experiment.steps import (
-    Layout,
-    Step,
-    last_training,
-    run_steps,
-    runs,
-    shared_steps,
-)
-from robot.evaluation.experiment.training import TrainingFigures, read_training, training_figures, write_training
-from robot.evaluation.trial import read
+from robot.evaluation.experiment.report import FIGURE, ROLLOUTS, TABLE, write_report
+from robot.evaluation.experiment.results import Declaration, Results
+from robot.evaluation.experiment.steps import Layout, Run, Step, run_steps, runs, shared_steps
 from robot.processes import stop_event_on_signals
 
 EXIT_STOPPED = 130
-DECLARATION = "declaration.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ class Arguments:
     set: tuple[str, ...] = ()
     """Settings for every training run, as launch/train --set; only at scale tiny."""
     dataset: str | None = None
-    """Another data set than the declared one; only at scale tiny."""
+    """A data set that is there already, instead of making demonstrations; only at scale tiny."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """How many runs at once, each with its share of the cores. Two small models that train beside each other, a core
     each, were seen to get through 1.4 times as many samples as one with both cores to itself."""
@@ -97,25 +79,58 @@ def _run(experiment: Experiment, options: Arguments, *, stop: threading.Event, c
             console.print(f"[bold]{step.title}[/]: {' '.join(step.command[1:])}", soft_wrap=True)
         return 0
     if options.report:
-        if not (results / ROLLOUTS).exists():
-            raise ExperimentError(f"{results / ROLLOUTS}: no such file; run launch/experiment {experiment.name} first")
-        rollouts, declared = read_rollouts(results / ROLLOUTS), _declared_in(results)
+        declaration = Declaration.read(results)
+        if declaration is None:
+            raise ExperimentError(f"{results}: no results; run launch/experiment {experiment.name} first")
+        found = Results.read(results)
     else:
-        declared = declare(experiment, options, layout.folder)
-        execute(experiment, options.scale, layout, stop=stop, console=console, jobs=options.jobs)
-        rollouts = collect(experiment, options.scale, layout)
-        if not rollouts:
+        declaration = declare(experiment, options, work=layout.folder, results=results)
+        found = _carry_out(experiment, options, layout, results, declaration, stop=stop, console=console)
+        if not found.rollouts:
             return EXIT_STOPPED
-        write_rollouts(results / ROLLOUTS, rollouts)
-        write_training(results / TRAINING, collect_training(experiment, options.scale, layout))
-        write_json(results / DECLARATION, {"declared": declared})
-    training = read_training(results / TRAINING)
-    analysis = write_report(experiment, options.scale, rollouts, results, declared=declared, training=training)
+    analysis = write_report(
+        experiment,
+        options.scale,
+        found.rollouts,
+        results,
+        declared=declaration.declared,
+        training=found.training,
+    )
     console.print(Markdown((results / TABLE).read_text(encoding="utf-8")))
     console.print(f"{results / TABLE}, {results / FIGURE}, {results / ROLLOUTS}")
     if options.json is not None:
         write_json(options.json, {"experiment": experiment.name, "scale": options.scale, **analysis.to_json()})
     return EXIT_STOPPED if stop.is_set() else 0
+
+
+def _carry_out(
+    experiment: Experiment,
+    options: Arguments,
+    layout: Layout,
+    folder: Path,
+    declaration: Declaration,
+    *,
+    stop: threading.Event,
+    console: Console,
+) -> Results:
+    """Run what has no results yet; each run's are written as soon as there are any."""
+    found = Results.read(folder)
+    known = found.runs(experiment, options.scale)
+
+    def finished(run: Run) -> None:
+        nonlocal found
+        found = found.with_run(experiment, layout, run)
+        found.write(folder, declaration)
+
+    execute(
+        *(experiment, options.scale, layout),
+        stop=stop,
+        console=console,
+        jobs=options.jobs,
+        known=known,
+        finished=finished,
+    )
+    return found
 
 
 def all_steps(experiment: Experiment, scale: Scale, layout: Layout, *, jobs: int = 1) -> Iterable[Step]:
@@ -125,55 +140,25 @@ def all_steps(experiment: Experiment, scale: Scale, layout: Layout, *, jobs: int
         yield from run_steps(experiment, scale, layout, run, cores=cores_of_each(jobs))
 
 
-def collect(experiment: Experiment, scale: Scale, layout: Layout) -> list[Rollout]:
-    """The rollouts of all evaluations that are complete."""
-    found = []
-    for run in runs(experiment, scale):
-        folder = layout.evaluation(run)
-        if not (folder / "result.json").exists():
-            continue
-        for trial, outcome in read(folder.glob("trials-*.jsonl")).items():
-            found.append(
-                Rollout(
-                    condition=run.condition,
-                    arm=run.arm,
-                    seed=run.seed,
-                    task=trial.task,
-                    start=trial.seed,
-                    success=outcome.success,
-                    stage=outcome.stage,
-                    seconds=outcome.seconds,
-                )
-            )
-    return found
-
-
-def collect_training(experiment: Experiment, scale: Scale, layout: Layout) -> list[TrainingFigures]:
-    """Of the last training run of each run whose evaluation is complete."""
-    return [
-        training_figures(last_training(experiment, layout, run), condition=run.condition, arm=run.arm, seed=run.seed)
-        for run in runs(experiment, scale)
-        if (layout.evaluation(run) / "result.json").exists()
-    ]
-
-
-def declare(experiment: Experiment, options: Arguments, work: Path) -> str:
-    """Which commit holds the declaration, in words. Raises `ExperimentError` when none does, or when results of
+def declare(experiment: Experiment, options: Arguments, *, work: Path, results: Path) -> Declaration:
+    """Which commit holds the declaration, in words. Raises `ExperimentError` when none does, or when work or results of
     another declaration are there already. At scale tiny nothing is asked."""
     plain = json.dumps(experiment.model_dump(mode="json"), sort_keys=True)
     digest = hashlib.sha256(plain.encode()).hexdigest()
-    path = work / DECLARATION
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["digest"] != digest:
+    known = None
+    for folder, option in ((work, "--work"), (results, "--results")):
+        before = Declaration.read(folder)
+        if before is not None and before.digest != digest:
             raise ExperimentError(
-                f"{work} holds results of another declaration of {experiment.name!r} (it was changed since): give "
-                "--work, and say in the report that the declaration was changed"
+                f"{folder} holds results of another declaration of {experiment.name!r} (it was changed since): give "
+                f"{option}, and say in the report that the declaration was changed"
             )
-        return str(before["declared"])
-    declared = "not declared" if options.scale is Scale.TINY else _commit_of(_file_of(options.name))
-    write_json(path, {"digest": digest, "declared": declared})
-    return declared
+        known = before or known
+    if known is None:
+        declared = "not declared" if options.scale is Scale.TINY else _commit_of(_file_of(options.name))
+        known = Declaration(digest, declared)
+    known.write(work)
+    return known
 
 
 def _as_asked(experiment: Experiment, options: Arguments) -> Experiment:
@@ -182,8 +167,8 @@ def _as_asked(experiment: Experiment, options: Arguments) -> Experiment:
     if options.scale is not Scale.TINY:
         raise ExperimentError("--set and --dataset change what was declared: they are for --scale tiny")
     size = experiment.scales[Scale.TINY]
-    scales = experiment.scales | {Scale.TINY: size.model_copy(update={"settings": (*size.settings, *options.set)})}
-    return experiment.model_copy(update={"scales": scales, "dataset": options.dataset or experiment.dataset})
+    asked = {"settings": (*size.settings, *options.set), "dataset": options.dataset}
+    return experiment.model_copy(update={"scales": experiment.scales | {Scale.TINY: size.model_copy(update=asked)}})
 
 
 def _file_of(name: str) -> Path:
@@ -205,11 +190,6 @@ def _commit_of(path: Path) -> str:
             f"{path}: not committed as it is; an experiment is declared before its first result: commit the file"
         )
     return f"commit {commit}"
-
-
-def _declared_in(results: Path) -> str:
-    path = results / DECLARATION
-    return str(json.loads(path.read_text(encoding="utf-8"))["declared"]) if path.exists() else "commit unknown"
 
 
 if __name__ == "__main__":

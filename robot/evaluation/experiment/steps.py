@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.schema import load_task
-from robot.evaluation.experiment.config import CONDITION, Experiment, Scale
+from robot.evaluation.experiment.config import CONDITION, Experiment, Scale, Size
 
 ROOT = Path(__file__).resolve().parents[3]
 MOST_WORKERS = 4
@@ -42,14 +42,21 @@ class Layout:
     folder: Path
 
     @property
-    def flow(self) -> Path:
-        """Flow images' flow, for all demonstrations."""
-        return self.folder / "flow"
+    def shared(self) -> Path:
+        """What experiments have in common, beside them."""
+        return self.folder.parent / "shared"
 
-    @property
-    def vae(self) -> Path:
+    def dataset(self, size: Size) -> Path:
+        """All demonstrations of a scale."""
+        return Path(size.dataset) if size.dataset else self.shared / f"demonstrations-{size.demonstrations}"
+
+    def flow(self, size: Size) -> Path:
+        """Flow images' flow, for all demonstrations."""
+        return self.shared / f"flow-{slug(self.dataset(size).name)}"
+
+    def vae(self, experiment: Experiment, size: Size) -> Path:
         """The frozen autoencoder."""
-        return self.folder / "vae"
+        return self.shared / f"{experiment.vae_recipe}-{size.precompute_steps}-{slug(self.dataset(size).name)}"
 
     @property
     def logs(self) -> Path:
@@ -94,20 +101,25 @@ def runs(experiment: Experiment, scale: Scale) -> list[Run]:
 
 
 def shared_steps(experiment: Experiment, scale: Scale, layout: Layout) -> Iterator[Step]:
-    """What all arms have in common: flow, and the autoencoder."""
-    common = [f"data.sources.0.path={experiment.dataset}", f"data.sources.0.flow={layout.flow}"]
-    result = layout.flow / "result.json"
+    """What all arms have in common: demonstrations, their flow, and the autoencoder."""
+    size = experiment.scales[scale]
+    dataset, flow, vae = layout.dataset(size), layout.flow(size), layout.vae(experiment, size)
+    if size.dataset is None:
+        result = dataset.with_suffix(".json")
+        wanted = ("--episodes", str(size.demonstrations), "--output", str(dataset), "--json", str(result))
+        yield Step(f"{size.demonstrations} demonstrations", _launch("demonstrations", *wanted), result)
+    common = [f"data.sources.0.path={dataset}", f"data.sources.0.flow={flow}"]
+    result = flow / "result.json"
     yield Step(
         "optical flow of all demonstrations",
         _launch("precompute", "--recipe", experiment.vae_recipe, "--json", str(result), *_set(common)),
         result,
     )
-    size = experiment.scales[scale]
-    result = layout.vae / "result.json"
+    result = vae / "result.json"
     yield Step(
         "autoencoder of flow images",
         _launch(
-            *("train", "--recipe", experiment.vae_recipe, "--out", str(layout.vae), "--json", str(result)),
+            *("train", "--recipe", experiment.vae_recipe, "--out", str(vae), "--json", str(result)),
             *("--steps", str(size.precompute_steps), *_set([*common, *_only_batch(size.settings)])),
         ),
         result,
@@ -118,18 +130,19 @@ def run_steps(experiment: Experiment, scale: Scale, layout: Layout, run: Run, *,
     """One run on so many cores, from its demonstrations to its evaluation. The policy's configuration must be written
     before the last step; see `served_checkpoint`. Stages that an arm shares with an earlier one are that one's."""
     size = experiment.scales[scale]
+    dataset, flow, vae = layout.dataset(size), layout.flow(size), layout.vae(experiment, size)
     start: Path | None = None
     for number, stage in enumerate(experiment.arms[run.arm]):
         data = run.condition if stage.data == CONDITION else stage.data
         manifest = layout.manifest(data, run.seed)
-        yield Step(f"demonstrations {data!r}", _subset(experiment, data, manifest, run.seed), manifest)
+        yield Step(f"demonstrations {data!r}", _subset(experiment, dataset, data, manifest, run.seed), manifest)
         owner = _trained_as(experiment, run, number)
         out = layout.training(owner, number)
         settings = [
-            f"data.sources.0.path={experiment.dataset}",
-            f"data.sources.0.flow={layout.flow}",
+            f"data.sources.0.path={dataset}",
+            f"data.sources.0.flow={flow}",
             f"data.sources.0.episodes={manifest}",
-            f"motion.vae={layout.vae}",
+            f"motion.vae={vae}",
             f"seed={run.seed}",
             *(() if start is None else ("data.keep_normalization=true",)),
             *size.settings,
@@ -186,9 +199,9 @@ def _trained_as(experiment: Experiment, run: Run, number: int) -> Run:
     return replace(run, arm=next(arm for arm, its in experiment.arms.items() if its[: number + 1] == stages))
 
 
-def _subset(experiment: Experiment, data: str, manifest: Path, seed: int) -> tuple[str, ...]:
+def _subset(experiment: Experiment, dataset: Path, data: str, manifest: Path, seed: int) -> tuple[str, ...]:
     wanted = experiment.data[data]
-    command = [sys.executable, "-m", "policy_server.training.subset_command", experiment.dataset, str(manifest)]
+    command = [sys.executable, "-m", "policy_server.training.subset_command", str(dataset), str(manifest)]
     command += ["--fraction", str(wanted.fraction), "--seed", str(seed)]
     if wanted.most is not None:
         command += ["--most", str(wanted.most)]

@@ -27,8 +27,9 @@ from robot.evaluation.experiment.analysis import (
 )
 from robot.evaluation.experiment.config import Experiment, Scale, load_experiment
 from robot.evaluation.experiment.execution import Calls, ExperimentError, execute
-from robot.evaluation.experiment.main import all_steps, collect, collect_training, main
+from robot.evaluation.experiment.main import all_steps, main
 from robot.evaluation.experiment.report import STAGES, analyse, read_rollouts, write_report, write_rollouts
+from robot.evaluation.experiment.results import Declaration, Results
 from robot.evaluation.experiment.steps import (
     Layout,
     Run,
@@ -109,6 +110,14 @@ def test_every_arm_of_a_seed_is_run_before_the_next_seed(experiment: Experiment)
     assert len({run.label for run in order}) == len(order)
 
 
+def collect(experiment: Experiment, scale: Scale, layout: Layout) -> Results:
+    """What every run came to."""
+    found = Results()
+    for run in runs(experiment, scale):
+        found = found.with_run(experiment, layout, run)
+    return found
+
+
 class Machine:
     """Does what the commands promise, without doing it; may fail at one of them."""
 
@@ -143,7 +152,7 @@ class Machine:
 
 
 def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(experiment: Experiment, tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
+    layout = Layout(tmp_path / "work")
 
     def go(machine: Machine) -> None:
         execute(experiment, Scale.TINY, layout, stop=threading.Event(), console=QUIET, call=machine)
@@ -156,7 +165,7 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(experimen
     steps += [s for run in runs(experiment, Scale.TINY) for s in run_steps(experiment, Scale.TINY, layout, run)]
     assert len(first.titles) + len(second.titles) == len({step.done for step in steps})
     assert len({*first.served, *second.served}) == len(experiment.arms)
-    assert len(collect(experiment, Scale.TINY, layout)) == len(experiment.arms)
+    assert len(collect(experiment, Scale.TINY, layout).rollouts) == len(experiment.arms)
     nothing = Machine()
     go(nothing)
     assert nothing.titles == []
@@ -165,12 +174,12 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(experimen
 def test_runs_beside_each_other_share_the_cores_and_what_they_have_in_common(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    layout, machine = Layout(tmp_path), Machine(takes_s=0.01)
+    layout, machine = Layout(tmp_path / "work"), Machine(takes_s=0.01)
     execute(experiment, Scale.PRIMARY, layout, stop=threading.Event(), console=QUIET, jobs=3, call=machine)
     steps = {step.done for step in all_steps(experiment, Scale.PRIMARY, layout, jobs=3)}
     assert len(machine.titles) == len(steps)
     assert machine.most_at_once == 3
-    assert len(collect(experiment, Scale.PRIMARY, layout)) == len(runs(experiment, Scale.PRIMARY))
+    assert len(collect(experiment, Scale.PRIMARY, layout).rollouts) == len(runs(experiment, Scale.PRIMARY))
     (run, *_) = runs(experiment, Scale.PRIMARY)
     (training, *_, evaluation) = [
         step for step in run_steps(experiment, Scale.PRIMARY, layout, run, cores=3) if "launch" in step.command[1]
@@ -182,7 +191,13 @@ def test_after_a_failure_nothing_else_is_begun(tmp_path: Path) -> None:
     experiment, machine = load_experiment("joint-vs-action"), Machine(fails_at=4, takes_s=0.01)
     with pytest.raises(ExperimentError, match=r"see .*logs"):
         execute(
-            experiment, Scale.PRIMARY, Layout(tmp_path), stop=threading.Event(), console=QUIET, jobs=2, call=machine
+            experiment,
+            Scale.PRIMARY,
+            Layout(tmp_path / "work"),
+            stop=threading.Event(),
+            console=QUIET,
+            jobs=2,
+            call=machine,
         )
     assert len(machine.titles) <= 5
 
@@ -207,7 +222,12 @@ def test_a_command_that_leaves_no_result_is_no_success(tmp_path: Path) -> None:
     experiment = load_experiment("lora")
     with pytest.raises(ExperimentError, match="exit code 0"):
         execute(
-            experiment, Scale.TINY, Layout(tmp_path), stop=threading.Event(), console=QUIET, call=lambda step, log: 0
+            experiment,
+            Scale.TINY,
+            Layout(tmp_path / "work"),
+            stop=threading.Event(),
+            console=QUIET,
+            call=lambda step, log: 0,
         )
 
 
@@ -307,6 +327,7 @@ def test_table_and_figure_come_from_the_raw_rollouts_alone(tmp_path: Path, capsy
     arms = ("action-only", "motion", "placebo")
     made = rollouts({arm: [0.5, 0.6] for arm in arms}, starts=10)
     write_rollouts(tmp_path / "rollouts.csv", made)
+    Declaration("digest", "commit x").write(tmp_path)
     assert read_rollouts(tmp_path / "rollouts.csv") == sorted(made)
     arguments = ["joint-vs-action", "--scale", "reduced", "--report", "--results", str(tmp_path)]
     assert main(arguments) == 0
@@ -321,7 +342,7 @@ def test_table_and_figure_come_from_the_raw_rollouts_alone(tmp_path: Path, capsy
 
 
 def test_what_the_training_runs_say_stands_beside_their_rollouts(tmp_path: Path) -> None:
-    experiment, layout = load_experiment("joint-vs-action"), Layout(tmp_path)
+    experiment, layout = load_experiment("joint-vs-action"), Layout(tmp_path / "work")
     execute(experiment, Scale.TINY, layout, stop=threading.Event(), console=QUIET, call=Machine())
     motion = last_training(experiment, layout, Run("motion", "25 %", 0))
     flow = {"validation_action": 0.25, "flow_end_point_px": 6.0, "flow_zero_px": 12.0}
@@ -330,13 +351,13 @@ def test_what_the_training_runs_say_stands_beside_their_rollouts(tmp_path: Path)
         for step in range(3):
             gradients = {"gradient_motion": 2.0 + step, "gradient_action": 1.0, "gradient_cosine": 0.1 * step}
             file.write(json.dumps({"step": step} | gradients) + "\n" + json.dumps({"step": step, "loss": 1.0}) + "\n")
-    found = collect_training(experiment, Scale.TINY, layout)
+    results = collect(experiment, Scale.TINY, layout)
+    found = results.training
     assert TrainingFigures("25 %", "motion", 0, 0.25, 6.0, 12.0, 3.0, 0.1) in found
     assert TrainingFigures("25 %", "action-only", 0, 0.5) in found
     write_training(tmp_path / "training.csv", found)
     assert read_training(tmp_path / "training.csv") == sorted(found, key=lambda each: each.arm)
-    rollouts = collect(experiment, Scale.TINY, layout)
-    write_report(experiment, Scale.TINY, rollouts, tmp_path, declared="commit x", training=found)
+    write_report(experiment, Scale.TINY, results.rollouts, tmp_path, declared="commit x", training=found)
     assert "| 25 % | motion | 0 | 0.25 | 6 | 12 | 3 | 0.1 |" in (tmp_path / "table.md").read_text()
 
 
