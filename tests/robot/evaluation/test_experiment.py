@@ -171,6 +171,41 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(experimen
     assert nothing.titles == []
 
 
+def test_a_run_whose_results_are_kept_is_not_run_again_on_another_machine(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    declaration, kept = Declaration("digest", "commit x"), tmp_path / "kept"
+    here, there = Layout(tmp_path / "here" / "work"), Layout(tmp_path / "there" / "work")
+    found = Results()
+
+    def finished(run: Run) -> None:
+        nonlocal found
+        found = found.with_run(experiment, here, run)
+        found.write(kept, declaration)
+
+    stop = threading.Event()
+    # Two arms are shared out, then the machine is gone.
+    with pytest.raises(ExperimentError, match="exit code 1"):
+        machine = Machine(fails_at=len(everything(experiment)) - 1)
+        execute(experiment, Scale.TINY, here, stop=stop, console=QUIET, call=machine, finished=finished)
+    known = Results.read(kept)
+    assert Declaration.read(kept) == declaration
+    assert known == found
+    starts = experiment.scales[Scale.TINY].starts * len(experiment.tasks)
+    assert not known.runs(experiment, Scale.TINY)  # the machine does one rollout an arm
+    whole = Results(tuple(r for r in known.rollouts for _ in range(starts)), known.training)
+    done = whole.runs(experiment, Scale.TINY)
+    assert {run.arm for run in done} == set(list(experiment.arms)[:2])
+    again = Machine()
+    execute(experiment, Scale.TINY, there, stop=stop, console=QUIET, call=again, known=done)
+    assert len(again.served) == len(experiment.arms) - 2
+
+
+def everything(experiment: Experiment) -> set[Path]:
+    """What is to be done of an experiment at its smallest, each once."""
+    return {step.done for step in all_steps(experiment, Scale.TINY, Layout(Path("w")))}
+
+
 def test_runs_beside_each_other_share_the_cores_and_what_they_have_in_common(
     experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -405,10 +440,16 @@ def test_what_was_declared_is_not_changed_on_the_command_line(
     assert "--scale tiny" in capsys.readouterr().err
 
 
-def test_results_of_a_changed_declaration_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "declaration.json").write_text(json.dumps({"digest": "other", "declared": "commit abc"}))
-    assert main(["lora", "--scale", "tiny", "--work", str(tmp_path)]) == 1
-    assert "another declaration" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--work", "--results"])
+def test_results_of_a_changed_declaration_are_not_mixed(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Declaration("other", "commit abc").write(tmp_path / option)
+    folders = [f"{name}={tmp_path / name}" for name in ("--work", "--results")]
+    assert main(["lora", "--scale", "tiny", *folders]) == 1
+    told = capsys.readouterr().err
+    assert "another declaration" in told
+    assert f"give {option}" in told
 
 
 def test_the_report_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
