@@ -184,10 +184,9 @@ def test_a_run_whose_results_are_kept_is_not_run_again_on_another_machine(
         found.write(kept, declaration)
 
     stop = threading.Event()
-    # Two arms are shared out, then the machine is gone.
+    gone = Machine(fails_at=len(everything(experiment)) - 1)  # at the last arm
     with pytest.raises(ExperimentError, match="exit code 1"):
-        machine = Machine(fails_at=len(everything(experiment)) - 1)
-        execute(experiment, Scale.TINY, here, stop=stop, console=QUIET, call=machine, finished=finished)
+        execute(experiment, Scale.TINY, here, stop=stop, console=QUIET, call=gone, finished=finished)
     known = Results.read(kept)
     assert Declaration.read(kept) == declaration
     assert known == found
