@@ -75,6 +75,7 @@ class Experiment(_Section):
     first_start: int
     latency_s: float = Field(ge=0.0, le=1.0)
     noise_scale: float = Field(default=1.0, ge=0.0, le=1.0, description="how policies are served, see PolicyConfig")
+    inference_steps: int = Field(default=10, ge=1, le=100, description="how policies are served, see PolicyConfig")
     primary: tuple[Name, Name, str]
     secondary: tuple[tuple[Name, Name], ...] = ()
     scales: dict[Scale, Size]

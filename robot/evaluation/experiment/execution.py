@@ -126,7 +126,7 @@ def _write_policy(experiment: Experiment, layout: Layout, run: Run) -> None:
         "name": run.label.lower(),
         "preset": "nano",
         "checkpoint": str(Path(checkpoint).absolute()),
-        "inference_steps": 10,
+        "inference_steps": experiment.inference_steps,
         "noise_scale": experiment.noise_scale,
     }
     path = layout.policy(run)
